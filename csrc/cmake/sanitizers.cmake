@@ -1,0 +1,7 @@
+# TORCHQP_SANITIZE=address,undefined or thread: the whole build, since mixed ones report falsely.
+# Meant for -DTORCHQP_BUILD_PYTHON=OFF -DTORCHQP_BUILD_TESTS=ON: torch itself is not instrumented.
+if(TORCHQP_SANITIZE)
+  add_compile_options(-fsanitize=${TORCHQP_SANITIZE} -fno-sanitize-recover=all
+                      -fno-omit-frame-pointer -O1)
+  add_link_options(-fsanitize=${TORCHQP_SANITIZE})
+endif()

@@ -1,0 +1,96 @@
+#pragma once
+// Between the caller's strided tensors and the solver's packs: lane w of a pack is member
+// members[w] of the batch.
+
+#include <limits>
+
+#include "qp/data.hpp"
+
+namespace torchqp::cpu {
+TORCHQP_BEGIN_ISA_NAMESPACE
+
+/// The members of the batch in one pack. Lanes beyond `count` repeat the last member and are never
+/// written back.
+template <int W>
+struct Members {
+  int64_t index[W];
+  int count;
+
+  Members(int64_t begin, int64_t end) : count(static_cast<int>(end - begin < W ? end - begin : W)) {
+    for (int w = 0; w < W; ++w) index[w] = begin + (w < count ? w : count - 1);
+  }
+};
+
+/// to[i] = member's from(i), or `absent` when the argument is not there; to[size .. padded) =
+/// `absent`.
+template <class Scalar, class T, int W>
+void load_vector(Scalar* to, int padded, const StridedArray<T>& from, int size, double absent,
+                 const Members<W>& members) {
+  for (int i = 0; i < padded; ++i) to[i] = broadcast<Scalar>(absent);
+  if (from.data == nullptr) return;
+  const T* start[W];
+  for (int w = 0; w < W; ++w) start[w] = from.data + from.batch.offset(members.index[w]);
+  for (int i = 0; i < size; ++i) {
+    for (int w = 0; w < W; ++w) set(to[i], w, static_cast<Element<Scalar>>(start[w][i * from.row]));
+  }
+}
+
+/// to(i, j) = member's from(i, j); padding zero.
+template <class Scalar, class T, int W>
+void load_matrix(Scalar* to, int stride, int padded_rows, const StridedArray<T>& from, int rows,
+                 int cols, const Members<W>& members) {
+  for (int64_t i = 0; i < int64_t{padded_rows} * stride; ++i) to[i] = broadcast<Scalar>(0);
+  if (from.data == nullptr) return;
+  const T* start[W];
+  for (int w = 0; w < W; ++w) start[w] = from.data + from.batch.offset(members.index[w]);
+  for (int i = 0; i < rows; ++i) {
+    for (int j = 0; j < cols; ++j) {
+      Scalar& entry = to[int64_t{i} * stride + j];
+      const int64_t at = i * from.row + j * from.col;
+      for (int w = 0; w < W; ++w) set(entry, w, static_cast<Element<Scalar>>(start[w][at]));
+    }
+  }
+}
+
+/// to = (Q + Q') / 2, or diag(Q); padding identity.
+template <class Scalar, class T, int W>
+void load_hessian(Scalar* to, int stride, const StridedArray<T>& Q, int n, bool diagonal,
+                  const Members<W>& members) {
+  if (diagonal) {
+    for (int64_t i = 0; i < int64_t{stride} * stride; ++i) to[i] = broadcast<Scalar>(0);
+    const T* start[W];
+    for (int w = 0; w < W; ++w) start[w] = Q.data + Q.batch.offset(members.index[w]);
+    for (int i = 0; i < n; ++i) {
+      for (int w = 0; w < W; ++w)
+        set(to[i * (stride + 1)], w, static_cast<Element<Scalar>>(start[w][i * Q.row]));
+    }
+  } else {
+    load_matrix(to, stride, stride, Q, n, n, members);
+    const Scalar half = broadcast<Scalar>(0.5);
+    for (int i = 0; i < n; ++i) {
+      for (int j = 0; j < i; ++j) {
+        const Scalar mean = half * to[i * stride + j] + half * to[j * stride + i];
+        to[i * stride + j] = mean;
+        to[j * stride + i] = mean;
+      }
+    }
+  }
+  for (int i = n; i < stride; ++i) to[i * (stride + 1)] = broadcast<Scalar>(1);
+}
+
+/// Bounds of rows, then of variables; from kInfinity on they are infinite.
+template <class Scalar, class T, int W>
+void load_sides(Scalar* to, const qp::Shape& s, const StridedArray<T>& rows,
+                const StridedArray<T>& variables, double absent, const Members<W>& members) {
+  load_vector(to, s.mp, rows, s.m, absent, members);
+  if (s.bounds) load_vector(to + s.mp, s.np, variables, s.n, absent, members);
+  const Scalar most = broadcast<Scalar>(kInfinity),
+               infinity = broadcast<Scalar>(std::numeric_limits<double>::infinity());
+  for (int i = 0; i < s.k; ++i) {
+    to[i] = select(to[i] >= most, infinity, to[i]);
+    to[i] = select(to[i] <= -most, -infinity, to[i]);
+  }
+}
+
+TORCHQP_END_ISA_NAMESPACE
+}  // namespace torchqp::cpu

@@ -1,0 +1,76 @@
+#pragma once
+// Cholesky factorization of one problem's matrix by a team.
+
+#include "linalg/tile.hpp"
+
+namespace torchqp::linalg {
+TORCHQP_BEGIN_ISA_NAMESPACE
+
+/// What to do with a pivot that is not above `tolerance` times its diagonal entry of H.
+enum class Pivot {
+  kRequire,  ///< NaN in that row and column, of that problem only: H is not positive definite; read
+             ///< it off inverse_diag
+  kDrop,  ///< the row depends on those above it: take it out (1 / L_ii = 0), so that solves leave
+          ///< it at zero
+};
+
+/// Factors a symmetric positive (semi)definite matrix in place, H = L L'.
+///
+///   in   H             [n, n]  row-major, rows `stride` apart; lower triangle read
+///   in   tolerance     relative to the diagonal entry that the pivot started from
+///   out  H             [n, n]  lower triangle holds L; the strict upper triangle of diagonal tiles
+///   is undefined out  inverse_diag  [n]     1 / L_ii; NaN or 0 as Pivot says
+///
+/// n is a multiple of the tile; pad with identity rows (they stay identity).
+///
+/// Team:    every lane calls with equal arguments; H is visible to all on entry; ends with a sync.
+/// Bitwise: equal for every team size and tile (each entry is one sum over k in order).
+/// Cost:    n^3/3 fused multiply-adds, 2 n / tile barriers. Left-looking: each entry is written
+/// once.
+template <Pivot kPivot, class Team, class Scalar>
+TORCHQP_HD_CALL void factor_cholesky(const Team& team, Scalar* H, int stride, int n,
+                                     Scalar* inverse_diag, double tolerance) {
+  constexpr int kTile = tile_size_v<Team, Scalar>;
+  const Scalar rejected =
+      broadcast<Scalar>(kPivot == Pivot::kDrop ? 0.0 : std::numeric_limits<double>::quiet_NaN());
+  for (int j = 0; j < n; j += kTile) {
+    // Every lane factors the diagonal tile for itself: cheaper than waiting for one lane to publish
+    // it.
+    Scalar diagonal[kTile][kTile], inverse[kTile], least[kTile];
+    load_tile(diagonal, H + j * stride + j, stride);
+    TORCHQP_UNROLL
+    for (int c = 0; c < kTile; ++c) least[c] = diagonal[c][c] * broadcast<Scalar>(tolerance);
+    subtract_row_products(diagonal, H + j * stride, stride, H + j * stride, stride, j);
+    TORCHQP_UNROLL
+    for (int c = 0; c < kTile; ++c) {
+      inverse[c] = select(diagonal[c][c] > maximum(least[c], broadcast<Scalar>(0)),
+                          reciprocal_sqrt(diagonal[c][c]), rejected);
+      TORCHQP_UNROLL
+      for (int r = c; r < kTile; ++r) diagonal[r][c] = diagonal[r][c] * inverse[c];
+      TORCHQP_UNROLL
+      for (int k = c + 1; k < kTile; ++k) {
+        TORCHQP_UNROLL
+        for (int r = k; r < kTile; ++r)
+          diagonal[r][k] = fnma(diagonal[r][c], diagonal[k][c], diagonal[r][k]);
+      }
+    }
+    team.template sync<Site::kCholeskyDiagonal>();  // all lanes have read the tile that lane 0 now
+                                                    // overwrites
+    team.single([&] {
+      store_tile(H + j * stride + j, stride, diagonal);
+      TORCHQP_UNROLL
+      for (int c = 0; c < kTile; ++c) inverse_diag[j + c] = inverse[c];
+    });
+    team.for_each_tile(j + kTile, n, kTile, [&](int i) {
+      Scalar tile[kTile][kTile];
+      load_tile(tile, H + i * stride + j, stride);
+      subtract_row_products(tile, H + i * stride, stride, H + j * stride, stride, j);
+      solve_tile(tile, diagonal, inverse);
+      store_tile(H + i * stride + j, stride, tile);
+    });
+    team.template sync<Site::kCholeskyColumn>();  // the next column reads every row of this one
+  }
+}
+
+TORCHQP_END_ISA_NAMESPACE
+}  // namespace torchqp::linalg

@@ -1,0 +1,141 @@
+#pragma once
+// Matrix-vector and matrix-matrix products. Dimensions are multiples of the tile; padding holds
+// zeros.
+
+#include "linalg/tile.hpp"
+
+namespace torchqp::linalg {
+TORCHQP_BEGIN_ISA_NAMESPACE
+
+/// Whether a product replaces its destination or is added to it.
+enum class Into { kReplace, kAdd };
+
+/// y (+)= A x.
+///
+///   in  A  [rows, cols]  row-major, rows `stride` apart     in  x  [cols]     out  y  [rows],
+///   distinct from x
+///
+/// Team:    every lane calls; A and x are visible to all on entry; ends with a sync.
+/// Bitwise: equal for every team size and tile: one sum over columns ascending.   Cost: rows * cols
+/// fused multiply-adds.
+template <Into kInto, class Team, class Scalar>
+TORCHQP_HD_CALL void multiply(const Team& team, const Scalar* A, int stride, int rows, int cols,
+                              const Scalar* x, Scalar* y) {
+  constexpr int kTile = tile_size_v<Team, Scalar>;
+  team.for_each_tile(0, rows, kTile, [&](int i) {
+    Scalar sum[kTile];
+    TORCHQP_UNROLL
+    for (int r = 0; r < kTile; ++r) sum[r] = kInto == Into::kAdd ? y[i + r] : broadcast<Scalar>(0);
+    for (int k = 0; k < cols; ++k) {
+      TORCHQP_UNROLL
+      for (int r = 0; r < kTile; ++r) sum[r] = fused(A[(i + r) * stride + k], x[k], sum[r]);
+    }
+    TORCHQP_UNROLL
+    for (int r = 0; r < kTile; ++r) y[i + r] = sum[r];
+  });
+  team.template sync<Site::kMultiplyEnd>();  // callers read all of y
+}
+
+/// y (+)= A' x. As multiply; one sum over rows ascending.
+template <Into kInto, class Team, class Scalar>
+TORCHQP_HD_CALL void multiply_transposed(const Team& team, const Scalar* A, int stride, int rows,
+                                         int cols, const Scalar* x, Scalar* y) {
+  constexpr int kTile = tile_size_v<Team, Scalar>;
+  team.for_each_tile(0, cols, kTile, [&](int j) {
+    Scalar sum[kTile];
+    TORCHQP_UNROLL
+    for (int c = 0; c < kTile; ++c) sum[c] = kInto == Into::kAdd ? y[j + c] : broadcast<Scalar>(0);
+    for (int k = 0; k < rows; ++k) {
+      TORCHQP_UNROLL
+      for (int c = 0; c < kTile; ++c) sum[c] = fused(A[k * stride + j + c], x[k], sum[c]);
+    }
+    TORCHQP_UNROLL
+    for (int c = 0; c < kTile; ++c) y[j + c] = sum[c];
+  });
+  team.template sync<Site::kMultiplyTransposedEnd>();  // callers read all of y
+}
+
+/// P (+)= X Y' for the rows of two matrices.
+///
+///   in  X  [rows, depth]     in  Y  [cols, depth]     out  P  [rows, cols]
+///   lower_only: X and Y are the same matrix and only the lower triangle of P is computed; it is
+///   mirrored into the upper.
+///
+/// Team:    every lane calls; X and Y are visible to all on entry; ends with a sync.
+/// Bitwise: equal for every team size and tile.   Cost: rows * cols * depth fused multiply-adds
+/// (half with lower_only).
+template <Into kInto, class Team, class Scalar>
+TORCHQP_HD_CALL void multiply_rows(const Team& team, const Scalar* X, int x_stride, int rows,
+                                   const Scalar* Y, int y_stride, int cols, int depth, Scalar* P,
+                                   int stride, bool lower_only) {
+  constexpr int kTile = tile_size_v<Team, Scalar>;
+  team.for_each_tile(0, rows, kTile, [&](int i) {
+    for (int j = 0; j < (lower_only ? i + kTile : cols); j += kTile) {
+      Scalar tile[kTile][kTile];
+      if constexpr (kInto == Into::kAdd) {
+        load_tile(tile, P + i * stride + j, stride);
+      } else {
+        zero_tile(tile);
+      }
+      add_row_products(tile, X + i * x_stride, x_stride, Y + j * y_stride, y_stride, depth);
+      store_tile(P + i * stride + j, stride, tile);
+      if (lower_only && j < i) {
+        TORCHQP_UNROLL
+        for (int r = 0; r < kTile; ++r) {
+          TORCHQP_UNROLL
+          for (int c = 0; c < kTile; ++c) P[(j + c) * stride + i + r] = tile[r][c];
+        }
+      }
+    }
+  });
+  team.template sync<Site::kGramEnd>();  // callers read all of P
+}
+
+/// P -= X X', lower triangle computed and mirrored. As multiply_rows.
+template <class Team, class Scalar>
+TORCHQP_HD_CALL void subtract_gram(const Team& team, const Scalar* X, int x_stride, int rows,
+                                   int depth, Scalar* P, int stride) {
+  constexpr int kTile = tile_size_v<Team, Scalar>;
+  team.for_each_tile(0, rows, kTile, [&](int i) {
+    for (int j = 0; j <= i; j += kTile) {
+      Scalar tile[kTile][kTile];
+      load_tile(tile, P + i * stride + j, stride);
+      subtract_row_products(tile, X + i * x_stride, x_stride, X + j * x_stride, x_stride, depth);
+      store_tile(P + i * stride + j, stride, tile);
+      if (j < i) {
+        TORCHQP_UNROLL
+        for (int r = 0; r < kTile; ++r) {
+          TORCHQP_UNROLL
+          for (int c = 0; c < kTile; ++c) P[(j + c) * stride + i + r] = tile[r][c];
+        }
+      }
+    }
+  });
+  team.template sync<Site::kGramEnd>();  // callers read all of P
+}
+
+/// H = Q + G' diag(weight) G, lower triangle.
+///
+///   in  Q  [n, n]     in  G  [rows, n]     in  weight  [rows]     out  H  [n, n], lower triangle
+///   and diagonal tiles
+///
+/// Team:    every lane calls; Q, G and weight are visible to all on entry; ends with a sync.
+/// Bitwise: equal for every team size and tile.   Cost: rows n^2/2 fused multiply-adds.
+template <class Team, class Scalar>
+TORCHQP_HD_CALL void add_weighted_gram(const Team& team, const Scalar* Q, const Scalar* G,
+                                       int stride, int n, int rows, const Scalar* weight,
+                                       Scalar* H) {
+  constexpr int kTile = tile_size_v<Team, Scalar>;
+  team.for_each_tile(0, n, kTile, [&](int i) {
+    for (int j = 0; j <= i; j += kTile) {
+      Scalar tile[kTile][kTile];
+      load_tile(tile, Q + i * stride + j, stride);
+      add_weighted_column_products(tile, G + i, G + j, stride, weight, rows);
+      store_tile(H + i * stride + j, stride, tile);
+    }
+  });
+  team.template sync<Site::kWeightedGramEnd>();  // the factorization reads all of H
+}
+
+TORCHQP_END_ISA_NAMESPACE
+}  // namespace torchqp::linalg

@@ -1,0 +1,120 @@
+#pragma once
+// Solves with a lower triangular factor, in place. n is a multiple of the tile; padded rows are
+// identity rows.
+
+#include "linalg/tile.hpp"
+
+namespace torchqp::linalg {
+TORCHQP_BEGIN_ISA_NAMESPACE
+
+/// x <- L^-1 x.
+///
+///   in      L             [n, n]  row-major, rows `stride` apart; lower triangle read
+///   in      inverse_diag  [n]     1 / L_ii
+///   in/out  x             [n]
+///
+/// Team:    every lane calls with equal arguments; L and x are visible to all on entry; ends with a
+/// sync. Bitwise: equal for every team size and tile: x_i is one sum over k ascending. Cost: n^2/2
+/// fused multiply-adds, 2 n / tile barriers. Right-looking, so that all rows below a tile work at
+/// once.
+template <class Team, class Scalar>
+TORCHQP_HD_CALL void solve_lower(const Team& team, const Scalar* L, int stride, int n,
+                                 const Scalar* inverse_diag, Scalar* x) {
+  constexpr int kTile = tile_size_v<Team, Scalar>;
+  for (int j = 0; j < n; j += kTile) {
+    Scalar solved[kTile];
+    TORCHQP_UNROLL
+    for (int c = 0; c < kTile; ++c) {
+      solved[c] = x[j + c];
+      TORCHQP_UNROLL
+      for (int k = 0; k < c; ++k)
+        solved[c] = fnma(L[(j + c) * stride + j + k], solved[k], solved[c]);
+      solved[c] = solved[c] * inverse_diag[j + c];
+    }
+    team.template sync<Site::kLowerTile>();  // all lanes have read the entries that lane 0 now
+                                             // overwrites
+    team.single([&] {
+      TORCHQP_UNROLL
+      for (int c = 0; c < kTile; ++c) x[j + c] = solved[c];
+    });
+    team.for_each(n - j - kTile, [&](int offset) {
+      const int i = j + kTile + offset;
+      const Scalar* row = L + i * stride + j;
+      Scalar sum = x[i];
+      TORCHQP_UNROLL
+      for (int c = 0; c < kTile; ++c) sum = fnma(row[c], solved[c], sum);
+      x[i] = sum;
+    });
+    team.template sync<Site::kLowerEnd>();  // the next tile reads what other lanes updated
+  }
+}
+
+/// x <- L^-T x. As solve_lower; x_i is one sum over k descending.
+template <class Team, class Scalar>
+TORCHQP_HD_CALL void solve_lower_transposed(const Team& team, const Scalar* L, int stride, int n,
+                                            const Scalar* inverse_diag, Scalar* x) {
+  constexpr int kTile = tile_size_v<Team, Scalar>;
+  for (int j = n - kTile; j >= 0; j -= kTile) {
+    Scalar solved[kTile];
+    TORCHQP_UNROLL
+    for (int c = kTile - 1; c >= 0; --c) {
+      solved[c] = x[j + c];
+      TORCHQP_UNROLL
+      for (int k = kTile - 1; k > c; --k)
+        solved[c] = fnma(L[(j + k) * stride + j + c], solved[k], solved[c]);
+      solved[c] = solved[c] * inverse_diag[j + c];
+    }
+    team.template sync<Site::kUpperTile>();  // all lanes have read the entries that lane 0 now
+                                             // overwrites
+    team.single([&] {
+      TORCHQP_UNROLL
+      for (int c = 0; c < kTile; ++c) x[j + c] = solved[c];
+    });
+    team.for_each(j, [&](int i) {
+      Scalar sum = x[i];
+      TORCHQP_UNROLL
+      for (int c = kTile - 1; c >= 0; --c) sum = fnma(L[(j + c) * stride + i], solved[c], sum);
+      x[i] = sum;
+    });
+    team.template sync<Site::kUpperEnd>();  // the next tile reads what other lanes updated
+  }
+}
+
+/// x <- (L L')^-1 x.
+template <class Team, class Scalar>
+TORCHQP_HD_CALL void solve_cholesky(const Team& team, const Scalar* L, int stride, int n,
+                                    const Scalar* inverse_diag, Scalar* x) {
+  solve_lower(team, L, stride, n, inverse_diag, x);
+  solve_lower_transposed(team, L, stride, n, inverse_diag, x);
+}
+
+/// Every row of X <- L^-1 (row): X L^-T for a whole matrix.
+///
+///   in      L  [n, n]     in/out  X  [rows, n], rows `x_stride` apart; rows is a multiple of the
+///   tile
+///
+/// Team:    rows are independent; every lane calls; X and L are visible to all on entry; ends with
+/// a sync. Bitwise: equal for every team size and tile.   Cost: rows n^2/2 fused multiply-adds.
+template <class Team, class Scalar>
+TORCHQP_HD_CALL void solve_lower_rows(const Team& team, const Scalar* L, int stride, int n,
+                                      const Scalar* inverse_diag, Scalar* X, int x_stride,
+                                      int rows) {
+  constexpr int kTile = tile_size_v<Team, Scalar>;
+  team.for_each_tile(0, rows, kTile, [&](int i) {
+    Scalar* x = X + i * x_stride;
+    for (int j = 0; j < n; j += kTile) {
+      Scalar diagonal[kTile][kTile], inverse[kTile], tile[kTile][kTile];
+      load_tile(diagonal, L + j * stride + j, stride);
+      TORCHQP_UNROLL
+      for (int c = 0; c < kTile; ++c) inverse[c] = inverse_diag[j + c];
+      load_tile(tile, x + j, x_stride);
+      subtract_row_products(tile, x, x_stride, L + j * stride, stride, j);
+      solve_tile(tile, diagonal, inverse);
+      store_tile(x + j, x_stride, tile);
+    }
+  });
+  team.template sync<Site::kRowsEnd>();  // callers read whole columns
+}
+
+TORCHQP_END_ISA_NAMESPACE
+}  // namespace torchqp::linalg

@@ -1,0 +1,227 @@
+#pragma once
+// The linearised KKT system of one solved problem, for a given active set: derivatives of the
+// solution in either direction.
+//
+//   [ Q    A'   C_I' ] [ d_z     ]     [ g_z     ]
+//   [ A    0    0    ] [ d_nu    ] = - [ g_nu    ]      C = (G, identity for bounds), I the sides
+//   that hold [ C_I  0    0    ] [ d_lam_I ]     [ g_lam_I ]
+//
+// The matrix is symmetric, so that the adjoint (methods: OptNet, eq. 7 in symmetric form), the
+// tangent and the second derivatives are all this one solve. Where it is singular (dependent active
+// sides, directions that nothing holds) the answer is that of the regularised factor after
+// refinement: finite, and exact on what the system determines.
+
+#include "qp/solve.hpp"
+
+namespace torchqp::qp {
+TORCHQP_BEGIN_ISA_NAMESPACE
+
+/// Solves on one factor at most: the first solves, the others refine.
+inline constexpr int kAdjointSteps = 6;
+/// Entries of d_z below this many roundings of its size are zero.
+inline constexpr double kRounding = 16;
+
+/// All memory of one linearised solve. Fill data.{Q,G,A}, g_*, active, live, factor_tag (and
+/// the factor of the form that it names); call solve_adjoint.
+template <class Scalar>
+struct Adjoint {
+  Data<Scalar> data;
+  Scale<Scalar> scale;
+  Iterate<Scalar> it;
+  Scalar *g_z, *g_nu, *g_lam;  ///< [np] [pp] [k]
+  Scalar *d_z, *d_nu, *d_lam;  ///< [np] [pp] [k] the answer
+  Scalar* active;              ///< [k] nonzero where a side holds
+  Scalar* live;                ///< [1] 1 where the problem was solved
+  Scalar* factor_tag;          ///< [1] as Result::factor_tag; 0 where no factor is given
+  Scalar* ruiz;
+  Arena<Scalar> nowhere;
+  DualForm<Scalar> dual;
+  CondensedForm<Scalar> condensed;
+
+  TORCHQP_HD Adjoint(const Shape& s, Arena<Scalar>& arena)
+      : data(s, arena),
+        scale(s, arena),
+        it(data, arena),
+        g_z(arena.take(s.np)),
+        g_nu(arena.take(s.pp)),
+        g_lam(arena.take(s.k)),
+        d_z(arena.take(s.np)),
+        d_nu(arena.take(s.pp)),
+        d_lam(arena.take(s.k)),
+        active(arena.take(s.k)),
+        live(arena.take(1)),
+        factor_tag(arena.take(1)),
+        ruiz(arena.take(2 * (int64_t{s.np} + s.mp + s.pp))),
+        dual(data, scale, Settings{}, prefers_dual(s) ? arena : nowhere),
+        condensed(data, scale, Settings{}, arena) {}
+  Adjoint(const Adjoint&) = delete;  // the forms refer to data and scale
+  Adjoint& operator=(const Adjoint&) = delete;
+};
+
+/// The shape of a system: both sides of every row, and of every variable when there are bounds.
+template <class Team, class Scalar>
+TORCHQP_HD Shape adjoint_shape(Dims dims) {
+  dims.h_lower = dims.h_upper = true;
+  dims.lb = dims.ub = dims.bounds();
+  return Shape::of<Team, Scalar>(dims);
+}
+
+/// Scalars that an Adjoint takes.
+template <class Team, class Scalar>
+TORCHQP_HD int64_t adjoint_size(const Dims& dims) {
+  Arena<Scalar> counter;
+  const Adjoint<Scalar> adjoint(adjoint_shape<Team, Scalar>(dims), counter);
+  return counter.used;
+}
+
+namespace detail {
+
+/// Size of the residuals relative to the terms they are made of, and the size that d_z has or could
+/// have.
+template <class Scalar>
+struct AdjointError {
+  Scalar relative, z_size;
+};
+
+/// r_d, r_p, y = the system's residuals at (z, nu, lam). `curvature` is the size of Q: where the
+/// sides that hold leave d_z no freedom it is zero, and its rounding is that of g_z / curvature.
+template <class Team, class Scalar>
+TORCHQP_HD_CALL AdjointError<Scalar> adjoint_residuals(const Team& team, const Adjoint<Scalar>& a,
+                                                       Scalar curvature) {
+  const Shape& s = a.data.shape;
+  const Iterate<Scalar>& it = a.it;
+  const Scalar zero = broadcast<Scalar>(0);
+  linalg::multiply<linalg::Into::kReplace>(team, a.data.Q, s.np, s.np, s.np, it.z, it.Qz);
+  linalg::multiply_transposed<linalg::Into::kReplace>(team, a.data.A, s.np, s.pp, s.np, it.nu,
+                                                      it.Atnu);
+  constraint_transpose(team, a.data, it.lam, it.Ctlam);
+  constraint_values(team, a.data, it.z, it.y);
+  linalg::multiply<linalg::Into::kReplace>(team, a.data.A, s.np, s.pp, s.np, it.z, it.r_p);
+  team.for_each(s.np,
+                [&](int i) { it.r_d[i] = ((it.Qz[i] + a.g_z[i]) + it.Atnu[i]) + it.Ctlam[i]; });
+  team.for_each(s.pp, [&](int i) { it.r_p[i] = it.r_p[i] + a.g_nu[i]; });
+  team.for_each(s.k,
+                [&](int i) { it.y[i] = select(a.active[i] != zero, it.y[i] + a.g_lam[i], zero); });
+  team.template sync<Site::kAdjointStep>();
+  const Scalar tiny = broadcast<Scalar>(std::numeric_limits<Element<Scalar>>::min());
+  Scalar d = zero, d_size = tiny, c = zero, c_size = tiny;
+  for (int i = 0; i < s.np; ++i) {
+    d = max_norm(d, it.r_d[i]);
+    d_size = max_norm(max_norm(d_size, it.Qz[i]), a.g_z[i]);
+    d_size = max_norm(max_norm(d_size, it.Atnu[i]), it.Ctlam[i]);
+    c_size = max_norm(c_size, it.z[i]);
+  }
+  c_size = max_norm(c_size, d_size / curvature);
+  for (int i = 0; i < s.pp; ++i) {
+    c = max_norm(c, it.r_p[i]);
+    c_size = max_norm(c_size, a.g_nu[i]);
+  }
+  for (int i = 0; i < s.k; ++i) {
+    c = max_norm(c, it.y[i]);
+    c_size = max_norm(c_size, select(a.active[i] != zero, a.g_lam[i], zero));
+  }
+  team.template sync<Site::kAdjointStep>();  // callers now change z and the residuals
+  return {max_norm(d / d_size, c / c_size), c_size};
+}
+
+/// Solves with the form's factor and refines; writes d of the problems in `which`. Data and g_ are
+/// scaled by `scale`.
+template <class Team, class Scalar, class Form>
+TORCHQP_HD_CALL void refine_adjoint(const Team& team, const Adjoint<Scalar>& a, Form& form,
+                                    Scalar curvature, MaskOf<Scalar> which) {
+  const Shape& s = a.data.shape;
+  const Iterate<Scalar>& it = a.it;
+  const Scalar zero = broadcast<Scalar>(0), half = broadcast<Scalar>(0.5);
+  const Scalar inverse_cost = reciprocal(a.scale.cost[0]);
+  team.for_each(s.np, [&](int i) { it.z[i] = zero; });
+  team.for_each(s.pp, [&](int i) { it.nu[i] = zero; });
+  team.for_each(s.k, [&](int i) { it.lam[i] = zero; });
+  team.template sync<Site::kAdjointStep>();
+  adjoint_residuals(team, a, curvature);
+  Scalar error = broadcast<Scalar>(std::numeric_limits<Element<Scalar>>::max());
+  auto moving = which;
+  for (int step = 0; step < kAdjointSteps && any(moving); ++step) {
+    form.direction_active(team, it);
+    team.for_each(s.np, [&](int i) { it.z[i] = it.z[i] + it.dz[i]; });
+    team.for_each(s.pp, [&](int i) { it.nu[i] = it.nu[i] + it.dnu[i]; });
+    team.for_each(
+        s.k, [&](int i) { it.lam[i] = it.lam[i] + select(a.active[i] != zero, it.dlam[i], zero); });
+    team.template sync<Site::kAdjointStep>();
+    const auto [now, z_size] = adjoint_residuals(team, a, curvature);
+    const auto better = both(moving, now < error);
+    const Scalar rounding = broadcast<Scalar>(kRounding * epsilon_v<Scalar>) * z_size;
+    team.for_each(s.np, [&](int i) {
+      // Where the sides that hold fix z, the derivative is zero and not the noise around it.
+      const Scalar value = select(absolute(it.z[i]) > rounding, it.z[i], zero);
+      a.d_z[i] = select(better, value * a.scale.variable[i], a.d_z[i]);
+    });
+    team.for_each(s.pp, [&](int i) {
+      a.d_nu[i] = select(better, it.nu[i] * (a.scale.equality[i] * inverse_cost), a.d_nu[i]);
+    });
+    team.for_each(s.k, [&](int i) {
+      a.d_lam[i] = select(better, it.lam[i] * (a.scale.row[i] * inverse_cost), a.d_lam[i]);
+    });
+    moving = both(moving, both(now<half * error, now> broadcast<Scalar>(2.0 * epsilon_v<Scalar>)));
+    error = now;
+    team.template sync<Site::kAdjointKeep>();
+  }
+}
+
+}  // namespace detail
+
+/// Solves the system in `a`; the answer is zero on sides that do not hold and for problems that are
+/// not live.
+///
+/// Team: every lane calls with equal arguments; inputs are visible to all on entry; ends with a
+/// sync. Bitwise: equal for every team size; a problem's answer does not depend on its company in
+/// the pack. Never allocates.
+template <class Team, class Scalar>
+TORCHQP_HD_CALL void solve_adjoint(const Team& team, Adjoint<Scalar>& a) {
+  const Shape& s = a.data.shape;
+  const Scalar zero = broadcast<Scalar>(0);
+  a.scale.reset(team, s);
+  team.for_each(s.np, [&](int i) { a.d_z[i] = zero, a.data.q[i] = zero; });
+  team.for_each(s.pp, [&](int i) { a.d_nu[i] = zero, a.data.b[i] = zero; });
+  team.for_each(s.k, [&](int i) {
+    a.d_lam[i] = zero, a.data.lower[i] = zero, a.data.upper[i] = zero, a.it.active[i] = a.active[i];
+  });
+  team.template sync<Site::kAdjointSetup>();
+  auto open = a.live[0] > zero;
+  const Scalar one = broadcast<Scalar>(1);  // the size of Q after equilibration
+  if (prefers_dual(s)) {
+    Scalar curvature = broadcast<Scalar>(std::numeric_limits<Element<Scalar>>::min());
+    for (int i = 0; i < s.n; ++i) curvature = maximum(curvature, a.data.Q[i * (s.np + 1)]);
+    const auto ready = both(open, a.factor_tag[0] > zero);
+    if (any(ready)) detail::refine_adjoint(team, a, a.dual, curvature, ready);
+    open = both(open, negate(ready));
+    if (any(open)) {
+      const auto definite = a.dual.schur.setup(team, a.data);
+      a.dual.factor_active(team, a.it);
+      detail::refine_adjoint(team, a, a.dual, curvature, both(open, definite));
+      open = both(open, negate(definite));
+    }
+  }
+  if (any(open)) {
+    const Scalar cost_given = maximum(-a.factor_tag[0], zero);
+    equilibrate(team, a.data, a.scale, cost_given, a.ruiz);
+    const Scalar cost = a.scale.cost[0];
+    team.for_each(s.np, [&](int i) { a.g_z[i] = a.g_z[i] * (cost * a.scale.variable[i]); });
+    team.for_each(s.pp, [&](int i) { a.g_nu[i] = a.g_nu[i] * a.scale.equality[i]; });
+    team.for_each(s.k, [&](int i) { a.g_lam[i] = a.g_lam[i] * a.scale.row[i]; });
+    team.template sync<Site::kAdjointSetup>();
+    const auto ready = both(open, cost_given > zero);
+    if (any(ready)) {
+      a.condensed.adopt_factor(team, a.it);
+      detail::refine_adjoint(team, a, a.condensed, one, ready);
+      open = both(open, negate(ready));
+    }
+    if (any(open)) {
+      a.condensed.form_base(team);
+      a.condensed.factor_active(team, a.it);
+      detail::refine_adjoint(team, a, a.condensed, one, open);
+    }
+  }
+}
+
+TORCHQP_END_ISA_NAMESPACE
+}  // namespace torchqp::qp

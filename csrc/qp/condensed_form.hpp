@@ -1,0 +1,222 @@
+#pragma once
+// The condensed form, for any convex Q: singular, zero (an LP), with bounds, with many rows. One
+// iteration factors
+//
+//   H = Q + rho I + sigma A'A + G' W_rows G + W_bounds,    S = A H^-1 A'.
+//
+// rho keeps H positive definite; it enters only the step, never a residual, so that iterating
+// undoes it. sigma A'A changes no solution (A dz is given) and makes H well conditioned where only
+// the equalities hold z.
+
+#include "linalg/cholesky.hpp"
+#include "linalg/triangular.hpp"
+#include "qp/interior_point.hpp"
+#include "qp/residuals.hpp"
+
+namespace torchqp::qp {
+TORCHQP_BEGIN_ISA_NAMESPACE
+
+/// rho, relative to data of size one.
+template <class Scalar>
+inline constexpr double regularisation_v = sizeof(Element<Scalar>) == 8 ? 1e-10 : 1e-6;
+/// Added to S, relative to its diagonal: dependent equalities get finite multipliers if they agree
+/// and, if not, multipliers that grow along the combination which proves it.
+template <class Scalar>
+inline constexpr double equality_shift_v = sizeof(Element<Scalar>) == 8 ? 1e-12 : 1e-5;
+/// Exactness asked of a certificate: it excludes solutions (or multipliers) up to 1 / this in size.
+template <class Scalar>
+inline constexpr double certificate_v = sizeof(Element<Scalar>) == 8 ? 1e-9 : 1e-5;
+
+template <class Scalar>
+struct CondensedForm {
+  const Data<Scalar>& data;
+  const Scale<Scalar>& scale;
+  Settings settings;
+  Scalar *base, *H, *inverse_H;  ///< [np, np] [np, np] [np]; base = Q + rho I + sigma A'A
+  Scalar *U, *S, *inverse_S;     ///< [pp, np] rows of L^-1 A'; [pp, pp] [pp]
+  Scalar *weight, *g;            ///< [k] [np]
+  Scalar* ones;                  ///< [max(pp, 1)]
+
+  TORCHQP_HD CondensedForm(const Data<Scalar>& problem, const Scale<Scalar>& units,
+                           const Settings& choice, Arena<Scalar>& arena)
+      : data(problem), scale(units), settings(choice) {
+    const Shape& s = problem.shape;
+    base = arena.take(int64_t{s.np} * s.np), H = arena.take(int64_t{s.np} * s.np),
+    inverse_H = arena.take(s.np);
+    U = arena.take(int64_t{s.pp} * s.np), S = arena.take(int64_t{s.pp} * s.pp),
+    inverse_S = arena.take(s.pp);
+    weight = arena.take(s.k), g = arena.take(s.np), ones = arena.take(s.pp);
+  }
+
+  /// Forms base. Returns where Q is convex.
+  template <class Team>
+  TORCHQP_HD_CALL MaskOf<Scalar> setup(const Team& team) const {
+    const auto convex = is_convex(team);
+    form_base(team);
+    return convex;
+  }
+
+  /// Whether a Cholesky of Q, shifted by the tolerance, succeeds. Uses H.
+  template <class Team>
+  TORCHQP_HD_CALL MaskOf<Scalar> is_convex(const Team& team) const {
+    const Shape& s = data.shape;
+    Scalar largest = broadcast<Scalar>(0);
+    for (int i = 0; i < s.n; ++i) {
+      for (int j = 0; j < s.n; ++j) largest = max_norm(largest, data.Q[i * s.np + j]);
+    }
+    const Scalar shift =
+        select(largest > broadcast<Scalar>(0),
+               largest * broadcast<Scalar>(settings.convexity_tolerance), broadcast<Scalar>(1));
+    team.for_each(s.np, [&](int i) {
+      for (int j = 0; j < s.np; ++j) H[i * s.np + j] = data.Q[i * s.np + j];
+      H[i * s.np + i] = H[i * s.np + i] + shift;
+    });
+    team.template sync<Site::kCondensedSetup>();
+    linalg::factor_cholesky<linalg::Pivot::kRequire>(team, H, s.np, s.np, inverse_H, 0.0);
+    auto convex = broadcast_mask<Scalar>(true);
+    for (int i = 0; i < s.np; ++i) convex = both(convex, is_finite(inverse_H[i]));
+    team.template sync<Site::kCondensedSetup>();
+    return convex;
+  }
+
+  template <class Team>
+  TORCHQP_HD_CALL void form_base(const Team& team) const {
+    const Shape& s = data.shape;
+    const Scalar rho = broadcast<Scalar>(regularisation_v<Scalar>);
+    team.for_each(s.pp, [&](int i) { ones[i] = broadcast<Scalar>(1); });
+    team.template sync<Site::kCondensedSetup>();
+    linalg::add_weighted_gram(team, data.Q, data.A, s.np, s.np, s.pp, ones, base);
+    team.for_each(s.np, [&](int i) { base[i * s.np + i] = base[i * s.np + i] + rho; });
+    team.template sync<Site::kCondensedSetup>();
+  }
+
+  template <class Team>
+  TORCHQP_HD_CALL Progress<Scalar> evaluate(const Team& team, const Iterate<Scalar>& it) const {
+    const Residuals<Scalar> r = kkt_residuals(team, data, scale, it);
+    return {r.merit(settings), proves_primal_infeasible(r), proves_dual_infeasible(team, it)};
+  }
+
+  /// The iterate carries z and nu itself.
+  template <class Team>
+  TORCHQP_HD void recover(const Team&, const Iterate<Scalar>&) const {}
+
+  /// A'nu + C'lam = 0 with a negative support value: every feasible z would give 0 <= support.
+  TORCHQP_HD MaskOf<Scalar> proves_primal_infeasible(const Residuals<Scalar>& r) const {
+    return both(r.support < broadcast<Scalar>(0),
+                r.multiplier_image <= broadcast<Scalar>(-certificate_v<Scalar>) * r.support);
+  }
+
+  /// Qz = 0, Az = 0, Cz recedes from every bound and q'z < 0: the objective falls for ever along z.
+  template <class Team>
+  TORCHQP_HD_CALL MaskOf<Scalar> proves_dual_infeasible(const Team& team,
+                                                        const Iterate<Scalar>& it) const {
+    const Shape& s = data.shape;
+    const Scalar zero = broadcast<Scalar>(0);
+    Scalar slope = zero, error = zero;
+    for (int i = 0; i < s.np; ++i) {
+      slope = fused(data.q[i], it.z[i], slope);
+      error = max_norm(error, it.Qz[i]);
+    }
+    for (int i = 0; i < s.pp; ++i) error = max_norm(error, it.r_p[i] + data.b[i]);
+    it.for_each_side([&](const Side<Scalar>& side) {
+      for (int i = 0; i < s.k; ++i) {
+        const auto exists = either(side.has[i] > zero, it.equal[i] > zero);
+        error = max_norm(
+            error, select(exists, maximum(broadcast<Scalar>(side.sign) * it.y[i], zero), zero));
+      }
+    });
+    team.template sync<Site::kCertificate>();
+    return both(slope < zero, error <= broadcast<Scalar>(-certificate_v<Scalar>) * slope);
+  }
+
+  /// U from the factor of H.
+  template <class Team>
+  TORCHQP_HD_CALL void project_equalities(const Team& team) const {
+    const Shape& s = data.shape;
+    team.for_each(s.pp * s.np, [&](int i) { U[i] = data.A[i]; });
+    team.template sync<Site::kCondensedFactor>();
+    linalg::solve_lower_rows(team, H, s.np, s.np, inverse_H, U, s.np, s.pp);
+  }
+
+  template <class Team>
+  TORCHQP_HD_CALL void factor(const Team& team, const Scalar* w) const {
+    const Shape& s = data.shape;
+    team.for_each(s.k, [&](int i) { weight[i] = w[i]; });
+    team.template sync<Site::kCondensedFactor>();
+    linalg::add_weighted_gram(team, base, data.G, s.np, s.np, s.mp, weight, H);
+    if (s.bounds) {
+      team.for_each(s.np, [&](int i) { H[i * s.np + i] = H[i * s.np + i] + weight[s.mp + i]; });
+      team.template sync<Site::kCondensedFactor>();
+    }
+    linalg::factor_cholesky<linalg::Pivot::kDrop>(team, H, s.np, s.np, inverse_H,
+                                                  4.0 * epsilon_v<Scalar>);
+    if (s.p == 0) return;
+    project_equalities(team);
+    linalg::multiply_rows<linalg::Into::kReplace>(team, U, s.np, s.pp, U, s.np, s.pp, s.np, S, s.pp,
+                                                  true);
+    team.for_each(s.pp, [&](int i) {
+      Scalar& pivot = S[i * (s.pp + 1)];
+      pivot = i < s.p ? pivot + pivot * broadcast<Scalar>(equality_shift_v<Scalar>)
+                      : broadcast<Scalar>(1);
+    });
+    team.template sync<Site::kCondensedFactor>();
+    linalg::factor_cholesky<linalg::Pivot::kDrop>(team, S, s.pp, s.pp, inverse_S,
+                                                  epsilon_v<Scalar>);
+  }
+
+  template <class Team>
+  TORCHQP_HD_CALL void direction(const Team& team, const Iterate<Scalar>& it) const {
+    const Shape& s = data.shape;
+    constraint_transpose(team, data, it.t, g);
+    linalg::multiply_transposed<linalg::Into::kAdd>(team, data.A, s.np, s.pp, s.np, it.r_p, g);
+    team.for_each(s.np, [&](int i) { it.dz[i] = -(g[i] + it.r_d[i]); });
+    team.template sync<Site::kCondensedSolve>();
+    linalg::solve_lower(team, H, s.np, s.np, inverse_H, it.dz);
+    if (s.p > 0) {
+      linalg::multiply<linalg::Into::kReplace>(team, U, s.np, s.pp, s.np, it.dz, it.dnu);
+      team.for_each(s.pp, [&](int i) { it.dnu[i] = it.dnu[i] + it.r_p[i]; });
+      team.template sync<Site::kCondensedSolve>();
+      linalg::solve_cholesky(team, S, s.pp, s.pp, inverse_S, it.dnu);
+      linalg::multiply_transposed<linalg::Into::kReplace>(team, U, s.np, s.pp, s.np, it.dnu, g);
+      team.for_each(s.np, [&](int i) { it.dz[i] = it.dz[i] - g[i]; });
+      team.template sync<Site::kCondensedSolve>();
+    }
+    linalg::solve_lower_transposed(team, H, s.np, s.np, inverse_H, it.dz);
+    constraint_values(team, data, it.dz, it.dy);
+    team.for_each(s.k, [&](int i) { it.dlam[i] = fused(weight[i], it.dy[i], it.t[i]); });
+    team.template sync<Site::kCondensedSolve>();
+  }
+
+  /// What a factor of H and S that was made elsewhere for it.active needs beside it.
+  template <class Team>
+  TORCHQP_HD_CALL void adopt_factor(const Team& team, const Iterate<Scalar>& it) const {
+    const Scalar zero = broadcast<Scalar>(0), stiff = broadcast<Scalar>(stiffness_v<Scalar>);
+    team.for_each(data.shape.k,
+                  [&](int i) { weight[i] = select(it.active[i] != zero, stiff, zero); });
+    project_equalities(team);
+  }
+
+  template <class Team>
+  TORCHQP_HD_CALL void factor_active(const Team& team, const Iterate<Scalar>& it) const {
+    const Scalar zero = broadcast<Scalar>(0), stiff = broadcast<Scalar>(stiffness_v<Scalar>);
+    team.for_each(data.shape.k,
+                  [&](int i) { it.weight[i] = select(it.active[i] != zero, stiff, zero); });
+    team.template sync<Site::kCondensedFactor>();
+    factor(team, it.weight);
+  }
+
+  /// As DualForm::direction_active; the error that the finite weights leave shrinks by their
+  /// inverse with every step.
+  template <class Team>
+  TORCHQP_HD_CALL void direction_active(const Team& team, const Iterate<Scalar>& it) const {
+    const Scalar zero = broadcast<Scalar>(0);
+    team.for_each(data.shape.k, [&](int i) {
+      it.t[i] = weight[i] * select(it.active[i] != zero, it.y[i] - it.active_bound(i), zero);
+    });
+    team.template sync<Site::kPolishStep>();
+    direction(team, it);
+  }
+};
+
+TORCHQP_END_ISA_NAMESPACE
+}  // namespace torchqp::qp

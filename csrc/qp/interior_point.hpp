@@ -1,0 +1,359 @@
+#pragma once
+// Mehrotra's predictor-corrector, written once over the form of the linear algebra.
+//
+// A Form knows the problem and offers, all called by every lane and ending with a sync:
+//   evaluate(team, it)          fills it.y, it.r_d, it.r_p; returns Progress
+//   factor(team, weight)        factors the system below for the weights W [k]
+//   direction(team, it)         from it.t, it.r_d, it.r_p: dz, dnu, dlam, dy with
+//                               Q dz + A'dnu + C'dlam = -r_d,  A dz = -r_p,  dlam = t + W dy,  dy =
+//                               C dz
+//
+// A step keeps for each side s > 0, lam > 0 and moves towards s lam = sigma mu. One step length
+// serves primal and dual.
+
+#include "core/settings.hpp"
+#include "qp/iterate.hpp"
+
+namespace torchqp::qp {
+TORCHQP_BEGIN_ISA_NAMESPACE
+
+/// Where an iterate stands.
+template <class Scalar>
+struct Progress {
+  Scalar merit;  ///< largest residual over its tolerance: at most 1 when solved
+  MaskOf<Scalar> primal_infeasible, dual_infeasible;  ///< the iterate proves it
+};
+
+/// How a solve went, per problem.
+template <class Scalar>
+struct Outcome {
+  Scalar merit, iterations;
+  MaskOf<Scalar> primal_infeasible, dual_infeasible;
+};
+
+/// Fraction of the way to the boundary that a step may go.
+inline constexpr double kStepFraction = 0.995;
+/// Iterations without progress after which a problem stops; single precision has less to wait for.
+template <class Scalar>
+inline constexpr int patience_v = sizeof(Element<Scalar>) == 8 ? 12 : 6;
+/// Weight of a constraint that holds as an equality, in scaled units; the error it leaves shrinks
+/// by its inverse a step.
+template <class Scalar>
+inline constexpr double stiffness_v = sizeof(Element<Scalar>) == 8 ? 1e8 : 1e4;
+/// Least slack and multiplier of a warm start, in scaled units: sqrt(1e-3), see Settings.
+inline constexpr double kWarmFloor = 0.03;
+
+/// The number of sides, at least 1.
+template <class Scalar>
+TORCHQP_HD Scalar count_sides(const Iterate<Scalar>& it, int k) {
+  Scalar count = broadcast<Scalar>(0);
+  it.for_each_side([&](const Side<Scalar>& side) {
+    for (int i = 0; i < k; ++i) count = count + side.has[i];
+  });
+  return maximum(count, broadcast<Scalar>(1));
+}
+
+/// Marks the sides that exist and puts every variable at its neutral value.
+///
+/// Team: every lane calls; bounds are visible to all on entry; ends with a sync.
+template <class Team, class Scalar>
+TORCHQP_HD_CALL void reset_iterate(const Team& team, const Shape& s, const Iterate<Scalar>& it) {
+  const Scalar zero = broadcast<Scalar>(0), one = broadcast<Scalar>(1);
+  team.for_each(s.k, [&](int i) {
+    it.lam_equal[i] = zero;
+    it.equal[i] = zero;
+    if (it.has_equal()) {
+      const auto closed =
+          both(is_finite(it.upper.bound[i]), it.upper.bound[i] <= it.lower.bound[i]);
+      it.equal[i] = select(closed, one, zero);
+    }
+  });
+  it.for_each_side([&](const Side<Scalar>& side) {
+    team.for_each(s.k, [&](int i) {
+      side.has[i] = select(is_finite(side.bound[i]), one - it.equal[i], zero);
+      side.s[i] = one, side.lam[i] = zero, side.r[i] = zero;
+      side.ds[i] = zero, side.dlam[i] = zero, side.inv_s[i] = one, side.inv_lam[i] = one;
+    });
+  });
+  team.for_each(s.np, [&](int i) { it.z[i] = zero, it.dz[i] = zero; });
+  team.for_each(s.pp, [&](int i) { it.nu[i] = zero, it.dnu[i] = zero; });
+  team.for_each(
+      s.k, [&](int i) { it.lam[i] = zero, it.y[i] = zero, it.dlam[i] = zero, it.dy[i] = zero; });
+  team.template sync<Site::kStart>();
+}
+
+/// The least-squares start: minimises 1/2 z'Qz + q'z + 1/2 |y - target|^2 with Az = b, then shifts
+/// slacks and multipliers into the interior (Mehrotra 1992).
+///
+/// Team: every lane calls; ends with a sync.
+template <class Team, class Scalar, class Form>
+TORCHQP_HD_CALL void cold_start(const Team& team, const Shape& s, Form& form,
+                                const Iterate<Scalar>& it) {
+  const Scalar zero = broadcast<Scalar>(0), half = broadcast<Scalar>(0.5),
+               one = broadcast<Scalar>(1);
+  form.evaluate(team, it);
+  team.for_each(s.k, [&](int i) {
+    Scalar sides = zero, target = zero;
+    it.for_each_side([&](const Side<Scalar>& side) {
+      sides = sides + side.has[i];
+      target = target + select(side.has[i] > zero, side.bound[i], zero);
+    });
+    target = select(sides > one, half * target, target);
+    if (it.has_equal()) {
+      sides = sides + it.equal[i];
+      target = select(it.equal[i] > zero, it.upper.bound[i], target);
+    }
+    it.weight[i] = minimum(sides, one);
+    it.t[i] = it.weight[i] * (it.y[i] - target);
+  });
+  team.template sync<Site::kStart>();
+  form.factor(team, it.weight);
+  form.direction(team, it);
+  team.for_each(s.np, [&](int i) { it.z[i] = it.dz[i]; });
+  team.for_each(s.pp, [&](int i) { it.nu[i] = it.dnu[i]; });
+  team.for_each(s.k, [&](int i) {
+    it.y[i] = it.y[i] + it.dy[i];
+    const Scalar share = it.has_upper && it.has_lower
+                             ? select(it.upper.has[i] + it.lower.has[i] > one, half, one)
+                             : one;
+    it.for_each_side([&](const Side<Scalar>& side) {
+      const Scalar sign = broadcast<Scalar>(side.sign);
+      const auto exists = side.has[i] > zero;
+      side.s[i] = select(exists, sign * (side.bound[i] - it.y[i]), one);
+      side.lam[i] = select(exists, sign * (it.dlam[i] * share), zero);
+    });
+    it.lam_equal[i] = it.equal[i] * it.dlam[i];
+  });
+  team.template sync<Site::kStart>();
+  Scalar least_s = broadcast<Scalar>(std::numeric_limits<Element<Scalar>>::max()),
+         least_lam = least_s;
+  it.for_each_side([&](const Side<Scalar>& side) {
+    for (int i = 0; i < s.k; ++i) {
+      const auto exists = side.has[i] > zero;
+      least_s = select(exists, minimum(least_s, side.s[i]), least_s);
+      least_lam = select(exists, minimum(least_lam, side.lam[i]), least_lam);
+    }
+  });
+  team.template sync<Site::kStart>();  // all lanes have read what is shifted below
+  const Scalar shift_s = select(least_s > zero, zero, one - least_s);
+  const Scalar shift_lam = select(least_lam > zero, zero, one - least_lam);
+  it.for_each_side([&](const Side<Scalar>& side) {
+    team.for_each(s.k, [&](int i) {
+      side.s[i] = fused(side.has[i], shift_s, side.s[i]);
+      side.lam[i] = fused(side.has[i], shift_lam, side.lam[i]);
+    });
+  });
+  team.template sync<Site::kStart>();
+}
+
+/// Starts from the point in it.z, it.nu, it.lam (scaled): slacks and multipliers are lifted to the
+/// floor. Entries that are not finite are taken as zero.
+///
+/// Team: every lane calls; the point is visible to all on entry; ends with a sync.
+template <class Team, class Scalar, class Form>
+TORCHQP_HD_CALL void warm_start(const Team& team, const Shape& s, Form& form,
+                                const Iterate<Scalar>& it) {
+  const Scalar zero = broadcast<Scalar>(0), one = broadcast<Scalar>(1),
+               floor = broadcast<Scalar>(kWarmFloor);
+  team.for_each(s.np, [&](int i) { it.z[i] = select(is_finite(it.z[i]), it.z[i], zero); });
+  team.for_each(s.pp, [&](int i) { it.nu[i] = select(is_finite(it.nu[i]), it.nu[i], zero); });
+  team.for_each(s.k, [&](int i) {
+    const Scalar net = select(is_finite(it.lam[i]), it.lam[i], zero);
+    it.for_each_side([&](const Side<Scalar>& side) {
+      const Scalar part = maximum(broadcast<Scalar>(side.sign) * net, floor);
+      side.lam[i] = select(side.has[i] > zero, part, zero);
+    });
+    it.lam_equal[i] = it.equal[i] * net;
+  });
+  team.template sync<Site::kStart>();
+  form.evaluate(team, it);
+  it.for_each_side([&](const Side<Scalar>& side) {
+    team.for_each(s.k, [&](int i) {
+      const Scalar slack = broadcast<Scalar>(side.sign) * (side.bound[i] - it.y[i]);
+      side.s[i] = select(side.has[i] > zero, maximum(slack, floor), one);
+    });
+  });
+  team.template sync<Site::kStart>();
+}
+
+namespace detail {
+
+/// Largest of -ds/s and -dlam/lam over all sides: the reciprocal of the step to the boundary.
+template <class Scalar>
+TORCHQP_HD_CALL Scalar largest_decrease(const Iterate<Scalar>& it, int k) {
+  Scalar ratio = broadcast<Scalar>(0);
+  it.for_each_side([&](const Side<Scalar>& side) {
+    for (int i = 0; i < k; ++i) {
+      ratio = maximum(ratio, -(side.ds[i] * side.inv_s[i]));
+      ratio = maximum(ratio, -(side.dlam[i] * side.inv_lam[i]));
+    }
+  });
+  return ratio;
+}
+
+/// sum over all sides of (s + alpha ds)(lam + alpha dlam).
+template <class Scalar>
+TORCHQP_HD_CALL Scalar complementarity_after(const Iterate<Scalar>& it, int k, Scalar alpha) {
+  Scalar sum = broadcast<Scalar>(0);
+  it.for_each_side([&](const Side<Scalar>& side) {
+    for (int i = 0; i < k; ++i) {
+      sum =
+          fused(fused(alpha, side.ds[i], side.s[i]), fused(alpha, side.dlam[i], side.lam[i]), sum);
+    }
+  });
+  return sum;
+}
+
+/// One predictor-corrector step of the problems in `moving`; mu is their complementarity per side.
+///
+/// Team: every lane calls; the iterate and its residuals are visible to all on entry; ends with a
+/// sync.
+template <class Team, class Scalar, class Form>
+TORCHQP_HD_CALL void take_step(const Team& team, const Shape& s, Form& form,
+                               const Iterate<Scalar>& it, Scalar sides, Scalar mu,
+                               MaskOf<Scalar> moving) {
+  const Scalar zero = broadcast<Scalar>(0), one = broadcast<Scalar>(1),
+               stiff = broadcast<Scalar>(stiffness_v<Scalar>);
+  team.for_each(s.k, [&](int i) {
+    Scalar weight = zero, t = zero;
+    it.for_each_side([&](const Side<Scalar>& side) {
+      side.inv_s[i] = reciprocal(side.s[i]);
+      side.inv_lam[i] = select(side.has[i] > zero, reciprocal(side.lam[i]), one);
+      const Scalar sign = broadcast<Scalar>(side.sign);
+      const Scalar slack = select(side.has[i] > zero, sign * (side.bound[i] - it.y[i]), one);
+      side.r[i] = side.s[i] - slack;
+      const Scalar w = side.lam[i] * side.inv_s[i];
+      weight = weight + w;
+      t = fused(sign, fused(w, side.r[i], -side.lam[i]), t);
+    });
+    if (it.has_equal()) {
+      const auto closed = it.equal[i] > zero;
+      weight = select(closed, stiff, weight);
+      t = select(closed, stiff * (it.y[i] - it.upper.bound[i]), t);
+    }
+    it.weight[i] = weight;
+    it.t[i] = t;
+  });
+  team.template sync<Site::kDirection>();
+  form.factor(team, it.weight);
+  form.direction(team, it);
+  it.for_each_side([&](const Side<Scalar>& side) {
+    team.for_each(s.k, [&](int i) {
+      const Scalar w = side.lam[i] * side.inv_s[i];
+      side.ds[i] = -(side.has[i] * fused(broadcast<Scalar>(side.sign), it.dy[i], side.r[i]));
+      side.dlam[i] = fnma(w, side.ds[i], -side.lam[i]);
+    });
+  });
+  team.template sync<Site::kDirection>();
+  const Scalar reach = reciprocal(maximum(largest_decrease(it, s.k), one));
+  const Scalar ratio = complementarity_after(it, s.k, reach) / (sides * mu);
+  const Scalar centre = select(mu > zero, ratio * ratio * ratio * mu, zero);
+  team.template sync<Site::kDirection>();  // all lanes have read the predictor
+
+  team.for_each(s.k, [&](int i) {
+    Scalar t = zero;
+    it.for_each_side([&](const Side<Scalar>& side) {
+      const Scalar target = fnma(side.ds[i], side.dlam[i], centre) * side.inv_s[i];
+      side.dlam[i] = fused(side.has[i], target, -side.lam[i]);
+      const Scalar w = side.lam[i] * side.inv_s[i];
+      t = fused(broadcast<Scalar>(side.sign), fused(w, side.r[i], side.dlam[i]), t);
+    });
+    it.t[i] = it.has_equal() ? select(it.equal[i] > zero, it.t[i], t) : t;
+  });
+  team.template sync<Site::kDirection>();
+  form.direction(team, it);
+  it.for_each_side([&](const Side<Scalar>& side) {
+    team.for_each(s.k, [&](int i) {
+      const Scalar w = side.lam[i] * side.inv_s[i];
+      side.ds[i] = -(side.has[i] * fused(broadcast<Scalar>(side.sign), it.dy[i], side.r[i]));
+      side.dlam[i] = fnma(w, side.ds[i], side.dlam[i]);
+    });
+  });
+  team.template sync<Site::kStep>();
+  const Scalar decrease = largest_decrease(it, s.k);
+  const Scalar alpha =
+      broadcast<Scalar>(kStepFraction) / maximum(decrease, broadcast<Scalar>(kStepFraction));
+  team.template sync<Site::kStep>();  // all lanes know the step before anyone takes it
+  const auto advance = [&](Scalar& x, Scalar dx) { x = select(moving, fused(alpha, dx, x), x); };
+  it.for_each_side([&](const Side<Scalar>& side) {
+    team.for_each(s.k, [&](int i) {
+      advance(side.s[i], side.ds[i]);
+      advance(side.lam[i], side.dlam[i]);
+    });
+  });
+  if (it.has_equal())
+    team.for_each(s.k, [&](int i) { advance(it.lam_equal[i], it.equal[i] * it.dlam[i]); });
+  team.for_each(s.np, [&](int i) { advance(it.z[i], it.dz[i]); });
+  team.for_each(s.pp, [&](int i) { advance(it.nu[i], it.dnu[i]); });
+  team.template sync<Site::kStep>();
+}
+
+}  // namespace detail
+
+/// Copies the iterate to (`keep`) or from the best one, for the problems in `which`.
+///
+/// Team: every lane calls; ends with a sync.
+template <class Team, class Scalar>
+TORCHQP_HD_CALL void copy_best(const Team& team, const Shape& s, const Iterate<Scalar>& it,
+                               MaskOf<Scalar> which, bool keep) {
+  const auto copy = [&](Scalar* current, Scalar* best, int count) {
+    team.for_each(count, [&](int i) {
+      Scalar& to = keep ? best[i] : current[i];
+      to = select(which, keep ? current[i] : best[i], to);
+    });
+  };
+  copy(it.z, it.best_z, s.np);
+  copy(it.nu, it.best_nu, s.pp);
+  if (it.has_upper) copy(it.upper.lam, it.best_upper, s.k);
+  if (it.has_lower) copy(it.lower.lam, it.best_lower, s.k);
+  copy(it.lam_equal, it.best_equal, s.k);
+  copy(it.active, it.best_active, s.k);
+  team.template sync<Site::kBest>();
+}
+
+/// Iterates from a started iterate until the merit is at most `target`, or no progress is made, or
+/// a certificate is found.
+///
+///   in/out  it        started; on return the best iterate met
+///   in      frozen    problems that are not touched
+///   out     outcome   merit and certificates of the best iterate; iterations are added to
+///
+/// Team: every lane calls with equal arguments; ends with a sync.
+/// Bitwise: equal for every team size; a problem's iterates do not depend on its company.
+template <class Team, class Scalar, class Form>
+TORCHQP_HD_CALL void interior_point(const Team& team, const Shape& s, Form& form,
+                                    const Iterate<Scalar>& it, double target, int max_iter,
+                                    MaskOf<Scalar> frozen, Outcome<Scalar>& outcome) {
+  const Scalar zero = broadcast<Scalar>(0), one = broadcast<Scalar>(1);
+  const Scalar sides = count_sides(it, s.k);
+  Scalar best = broadcast<Scalar>(std::numeric_limits<Element<Scalar>>::max()), waited = zero;
+  auto done = frozen;
+  for (int iteration = 0;; ++iteration) {
+    const Progress<Scalar> progress = form.evaluate(team, it);
+    const auto better = both(negate(done), progress.merit < best);
+    if (any(better)) copy_best(team, s, it, better, true);
+    waited = select(progress.merit < broadcast<Scalar>(0.9) * best, zero, waited + one);
+    best = select(better, progress.merit, best);
+    const auto proved =
+        both(negate(done), either(progress.primal_infeasible, progress.dual_infeasible));
+    outcome.primal_infeasible =
+        either(outcome.primal_infeasible, both(proved, progress.primal_infeasible));
+    outcome.dual_infeasible =
+        either(outcome.dual_infeasible, both(proved, progress.dual_infeasible));
+    done = either(done, either(proved, best <= broadcast<Scalar>(target)));
+    done = either(done, waited >= broadcast<Scalar>(patience_v<Scalar>));
+    done = either(done, negate(is_finite(progress.merit)));
+    if (iteration == max_iter || all(done)) break;
+    outcome.iterations = select(done, outcome.iterations, outcome.iterations + one);
+    const Scalar mu = detail::complementarity_after(it, s.k, zero) / sides;
+    detail::take_step(team, s, form, it, sides, mu, negate(done));
+  }
+  copy_best(
+      team, s, it,
+      both(negate(frozen), best < broadcast<Scalar>(std::numeric_limits<Element<Scalar>>::max())),
+      false);
+  outcome.merit = select(frozen, outcome.merit, best);
+}
+
+TORCHQP_END_ISA_NAMESPACE
+}  // namespace torchqp::qp

@@ -1,0 +1,183 @@
+#pragma once
+// The sharp end of a solve: from an interior point's guess of the sides that hold to the exact
+// solution on them.
+//
+// An interior point that stops at 1e-8 leaves the active set blurred, and a gradient taken there is
+// that of a barrier problem. Solving the equality-constrained QP of the active sides gives the
+// solution, and its factor gives the gradient, to rounding. A wrong guess shows as a multiplier of
+// the wrong sign (released) or a violated side (added), and is tried again.
+
+#include "qp/interior_point.hpp"
+#include "qp/residuals.hpp"
+
+namespace torchqp::qp {
+TORCHQP_BEGIN_ISA_NAMESPACE
+
+/// Guesses of the active set that are tried.
+inline constexpr int kPolishRounds = 8;
+/// Newton steps on one guess at most: the first solves, the others refine.
+inline constexpr int kPolishSteps = 6;
+/// Sign errors and violations below this share of the largest multiplier and value are rounding.
+template <class Scalar>
+inline constexpr double polish_tolerance_v = sizeof(Element<Scalar>) == 8 ? 1e-11 : 1e-5;
+
+/// The sides that an interior iterate takes for active: multiplier above slack. it.active is
+/// written.
+///
+/// Team: every lane calls; the iterate is visible to all on entry; ends with a sync.
+template <class Team, class Scalar>
+TORCHQP_HD_CALL void guess_active(const Team& team, const Shape& s, const Iterate<Scalar>& it) {
+  const Scalar zero = broadcast<Scalar>(0);
+  team.for_each(s.k, [&](int i) {
+    Scalar held = it.equal[i];
+    it.for_each_side([&](const Side<Scalar>& side) {
+      held = select(both(side.has[i] > zero, side.lam[i] > side.s[i]), broadcast<Scalar>(side.sign),
+                    held);
+    });
+    it.active[i] = held;
+  });
+  team.template sync<Site::kPolishSet>();
+}
+
+namespace detail {
+
+/// Hands the net multipliers it.lam to the sides that hold, for the problems in `which`; the
+/// others' become zero.
+template <class Team, class Scalar>
+TORCHQP_HD_CALL void assign_multipliers(const Team& team, const Shape& s, const Iterate<Scalar>& it,
+                                        MaskOf<Scalar> which) {
+  const Scalar zero = broadcast<Scalar>(0);
+  team.for_each(s.k, [&](int i) {
+    it.for_each_side([&](const Side<Scalar>& side) {
+      const Scalar sign = broadcast<Scalar>(side.sign);
+      const Scalar value =
+          select(both(side.has[i] > zero, it.active[i] == sign), sign * it.lam[i], zero);
+      side.lam[i] = select(which, value, side.lam[i]);
+    });
+    it.lam_equal[i] = select(which, it.equal[i] * it.lam[i], it.lam_equal[i]);
+  });
+  team.template sync<Site::kPolishStep>();
+}
+
+/// How far (z, nu, lam) is from solving the equalities of the active set, relative to the sizes
+/// involved.
+template <class Scalar>
+TORCHQP_HD_CALL Scalar active_error(const Shape& s, const Iterate<Scalar>& it) {
+  const Scalar zero = broadcast<Scalar>(0), one = broadcast<Scalar>(1);
+  Scalar d = zero, d_size = one, c = zero, c_size = one;
+  for (int i = 0; i < s.np; ++i) {
+    d = max_norm(d, it.r_d[i]);
+    d_size = max_norm(max_norm(max_norm(d_size, it.Qz[i]), it.Atnu[i]), it.Ctlam[i]);
+    c_size = max_norm(c_size, it.z[i]);
+  }
+  for (int i = 0; i < s.pp; ++i) c = max_norm(c, it.r_p[i]);
+  for (int i = 0; i < s.k; ++i)
+    c = max_norm(c, select(it.active[i] != zero, it.y[i] - it.active_bound(i), zero));
+  return max_norm(d / d_size, c / c_size);
+}
+
+/// Releases sides whose multiplier has the wrong sign and adds violated ones; says where anything
+/// changed.
+template <class Team, class Scalar>
+TORCHQP_HD_CALL MaskOf<Scalar> revise_active(const Team& team, const Shape& s,
+                                             const Iterate<Scalar>& it, MaskOf<Scalar> which) {
+  const Scalar zero = broadcast<Scalar>(0), one = broadcast<Scalar>(1);
+  Scalar lam_size = one, y_size = one;
+  for (int i = 0; i < s.k; ++i) {
+    lam_size = max_norm(lam_size, it.lam[i]);
+    y_size = max_norm(y_size, it.y[i]);
+  }
+  const Scalar lam_tolerance = lam_size * broadcast<Scalar>(polish_tolerance_v<Scalar>);
+  const Scalar y_tolerance = y_size * broadcast<Scalar>(polish_tolerance_v<Scalar>);
+  auto changed = broadcast_mask<Scalar>(false);
+  // Every lane looks at every constraint, so that all agree on what changed; the sets are written
+  // after.
+  const auto revised = [&](int i) {
+    Scalar held = it.active[i];
+    it.for_each_side([&](const Side<Scalar>& side) {
+      const Scalar sign = broadcast<Scalar>(side.sign);
+      const auto exists = side.has[i] > zero, mine = it.active[i] == sign;
+      const auto wrong = both(both(exists, mine), sign * it.lam[i] < -lam_tolerance);
+      held = select(wrong, zero, held);
+      const auto violated =
+          both(both(exists, it.active[i] == zero), sign * (it.y[i] - side.bound[i]) > y_tolerance);
+      held = select(violated, sign, held);
+    });
+    return held;
+  };
+  for (int i = 0; i < s.k; ++i) changed = either(changed, revised(i) != it.active[i]);
+  team.template sync<Site::kPolishSet>();
+  team.for_each(
+      s.k, [&](int i) { it.active[i] = select(both(which, changed), revised(i), it.active[i]); });
+  team.template sync<Site::kPolishSet>();
+  return changed;
+}
+
+}  // namespace detail
+
+/// Solves on the active set of the iterate and keeps the result where it is better.
+///
+///   in/out  it          the best interior iterate; on return, also in the best_ arrays, the
+///   polished point where accepted in      candidates  problems to work on out     outcome merit of
+///   the accepted points returns             where the polished point was accepted
+///
+/// Team: every lane calls with equal arguments; the iterate is visible to all on entry; ends with a
+/// sync.
+template <class Team, class Scalar, class Form>
+TORCHQP_HD_CALL MaskOf<Scalar> polish(const Team& team, const Data<Scalar>& data,
+                                      const Scale<Scalar>& scale, const Settings& settings,
+                                      Form& form, const Iterate<Scalar>& it,
+                                      MaskOf<Scalar> candidates, Outcome<Scalar>& outcome) {
+  const Shape& s = data.shape;
+  const Scalar zero = broadcast<Scalar>(0), half = broadcast<Scalar>(0.5);
+  auto pending = candidates, accepted = broadcast_mask<Scalar>(false);
+  kkt_residuals(team, data, scale, it);  // the net multipliers
+  guess_active(team, s, it);
+  for (int round = 0; round < kPolishRounds && any(pending); ++round) {
+    detail::assign_multipliers(team, s, it, pending);
+    form.factor_active(team, it);
+    Residuals<Scalar> r = kkt_residuals(team, data, scale, it);
+    Scalar error = detail::active_error(s, it);
+    auto moving = pending;
+    for (int step = 0; step < kPolishSteps && any(moving); ++step) {
+      team.template sync<Site::kPolishStep>();
+      form.direction_active(team, it);
+      const auto advance = [&](Scalar& x, Scalar dx) { x = select(moving, x + dx, x); };
+      team.for_each(s.np, [&](int i) { advance(it.z[i], it.dz[i]); });
+      team.for_each(s.pp, [&](int i) { advance(it.nu[i], it.dnu[i]); });
+      team.for_each(
+          s.k, [&](int i) { advance(it.lam[i], select(it.active[i] != zero, it.dlam[i], zero)); });
+      team.template sync<Site::kPolishStep>();
+      detail::assign_multipliers(team, s, it, moving);
+      r = kkt_residuals(team, data, scale, it);
+      const Scalar now = detail::active_error(s, it);
+      moving =
+          both(moving, both(now<half * error, now> broadcast<Scalar>(4.0 * epsilon_v<Scalar>)));
+      error = now;
+    }
+    team.template sync<Site::kPolishStep>();
+    const Scalar merit = r.merit(settings);
+    const auto good = both(merit <= broadcast<Scalar>(1),
+                           either(merit <= outcome.merit, merit <= broadcast<Scalar>(0.01)));
+    const auto changed = detail::revise_active(team, s, it, pending);
+    const auto kept = both(pending, both(good, negate(changed)));
+    if (any(kept)) {
+      // What is left of wrong signs is rounding: a multiplier is zero or of the right sign.
+      it.for_each_side([&](const Side<Scalar>& side) {
+        team.for_each(s.k, [&](int i) {
+          side.lam[i] = select(kept, maximum(side.lam[i], zero), side.lam[i]);
+        });
+      });
+      team.template sync<Site::kPolishKeep>();
+      copy_best(team, s, it, kept, true);
+      outcome.merit = select(kept, merit, outcome.merit);
+      accepted = either(accepted, kept);
+    }
+    pending = both(pending, changed);
+  }
+  copy_best(team, s, it, both(candidates, negate(accepted)), false);
+  return accepted;
+}
+
+TORCHQP_END_ISA_NAMESPACE
+}  // namespace torchqp::qp

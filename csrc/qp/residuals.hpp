@@ -1,0 +1,165 @@
+#pragma once
+// The KKT residuals of a point, in the caller's units, and what "solved" means.
+
+#include "core/settings.hpp"
+#include "linalg/products.hpp"
+#include "qp/iterate.hpp"
+
+namespace torchqp::qp {
+TORCHQP_BEGIN_ISA_NAMESPACE
+
+/// Infinity norms of the four KKT residuals and the largest term that each is made of.
+template <class Scalar>
+struct Residuals {
+  Scalar stationarity, primal, dual_sign, gap;
+  Scalar stationarity_reference, primal_reference, dual_sign_reference, gap_reference;
+  Scalar multiplier_image;  ///< ||A'nu + C'lam||, for certificates
+  Scalar
+      support;  ///< b'nu + sup over the constraints of lam'y: negative support proves infeasibility
+
+  /// The largest of r / (eps_abs + eps_rel reference): at most 1 when solved.
+  TORCHQP_HD Scalar merit(const Settings& settings) const {
+    const auto ratio = [&](Scalar value, Scalar reference) {
+      return value / fused(broadcast<Scalar>(settings.eps_rel), reference,
+                           broadcast<Scalar>(settings.eps_abs + 1e-300 +
+                                             1e-37 * (sizeof(Element<Scalar>) == 4)));
+    };
+    Scalar result = ratio(stationarity, stationarity_reference);
+    result = max_norm(result, ratio(primal, primal_reference));
+    result = max_norm(result, ratio(dual_sign, dual_sign_reference));
+    return max_norm(result, ratio(gap, gap_reference));
+  }
+};
+
+/// y = (G z, z).
+///
+/// Team: every lane calls; z is visible to all on entry; ends with a sync.
+template <class Team, class Scalar>
+TORCHQP_HD_CALL void constraint_values(const Team& team, const Data<Scalar>& data, const Scalar* z,
+                                       Scalar* y) {
+  const Shape& s = data.shape;
+  linalg::multiply<linalg::Into::kReplace>(team, data.G, s.np, s.mp, s.np, z, y);
+  if (s.bounds) {
+    team.for_each(s.np, [&](int i) { y[s.mp + i] = z[i]; });
+    team.template sync<Site::kFill>();
+  }
+}
+
+/// x = C' v = G' v_rows + v_bounds.
+///
+/// Team: every lane calls; v is visible to all on entry; ends with a sync.
+template <class Team, class Scalar>
+TORCHQP_HD_CALL void constraint_transpose(const Team& team, const Data<Scalar>& data,
+                                          const Scalar* v, Scalar* x) {
+  const Shape& s = data.shape;
+  linalg::multiply_transposed<linalg::Into::kReplace>(team, data.G, s.np, s.mp, s.np, v, x);
+  if (s.bounds) {
+    team.for_each(s.np, [&](int i) { x[i] = x[i] + v[s.mp + i]; });
+    team.template sync<Site::kFill>();
+  }
+}
+
+/// it.lam = multipliers of the upper sides minus those of the lower sides, plus those of the
+/// equalities among the constraints.
+///
+/// Team: every lane calls; the multipliers are visible to all on entry; ends with a sync.
+template <class Team, class Scalar>
+TORCHQP_HD_CALL void net_multipliers(const Team& team, const Shape& s, const Iterate<Scalar>& it) {
+  team.for_each(s.k, [&](int i) {
+    Scalar net = broadcast<Scalar>(0);
+    it.for_each_side([&](const Side<Scalar>& side) {
+      net = fused(broadcast<Scalar>(side.sign), side.lam[i], net);
+    });
+    it.lam[i] = it.has_equal() ? net + it.lam_equal[i] : net;
+  });
+  team.template sync<Site::kResiduals>();
+}
+
+/// Forms r_d, r_p, y and the terms of r_d at (z, nu, lam), and their norms in the caller's units.
+///
+/// The multipliers are read from it.upper.lam, it.lower.lam and it.lam_equal; their net value is
+/// written to it.lam. Team: every lane calls; the iterate is visible to all on entry; ends with a
+/// sync.
+template <class Team, class Scalar>
+TORCHQP_HD_CALL Residuals<Scalar> kkt_residuals(const Team& team, const Data<Scalar>& data,
+                                                const Scale<Scalar>& scale,
+                                                const Iterate<Scalar>& it) {
+  const Shape& s = data.shape;
+  const Scalar zero = broadcast<Scalar>(0);
+  net_multipliers(team, s, it);
+  linalg::multiply<linalg::Into::kReplace>(team, data.Q, s.np, s.np, s.np, it.z, it.Qz);
+  linalg::multiply_transposed<linalg::Into::kReplace>(team, data.A, s.np, s.pp, s.np, it.nu,
+                                                      it.Atnu);
+  constraint_transpose(team, data, it.lam, it.Ctlam);
+  constraint_values(team, data, it.z, it.y);
+  linalg::multiply<linalg::Into::kReplace>(team, data.A, s.np, s.pp, s.np, it.z, it.r_p);
+
+  // Norms are taken by every lane for itself, from vectors that all lanes see.
+  Residuals<Scalar> out;
+  out.primal = out.primal_reference = zero;
+  for (int i = 0; i < s.pp; ++i) {
+    const Scalar unscale = reciprocal(scale.equality[i]);
+    out.primal_reference =
+        max_norm(max_norm(out.primal_reference, it.r_p[i] * unscale), data.b[i] * unscale);
+    out.primal = max_norm(out.primal, (it.r_p[i] - data.b[i]) * unscale);
+  }
+  team.template sync<Site::kResiduals>();  // r_p is read above by all and completed below
+  team.for_each(s.pp, [&](int i) { it.r_p[i] = it.r_p[i] - data.b[i]; });
+  team.for_each(s.np,
+                [&](int i) { it.r_d[i] = ((it.Qz[i] + data.q[i]) + it.Atnu[i]) + it.Ctlam[i]; });
+  team.template sync<Site::kResiduals>();
+
+  const Scalar inverse_cost = reciprocal(scale.cost[0]);
+  out.stationarity = out.stationarity_reference = out.multiplier_image = zero;
+  Scalar quadratic = zero, linear = zero;
+  for (int i = 0; i < s.np; ++i) {
+    const Scalar unscale = inverse_cost / scale.variable[i];
+    out.stationarity = max_norm(out.stationarity, it.r_d[i] * unscale);
+    Scalar reference = max_norm(out.stationarity_reference, it.Qz[i] * unscale);
+    reference = max_norm(max_norm(reference, data.q[i] * unscale), it.Atnu[i] * unscale);
+    out.stationarity_reference = max_norm(reference, it.Ctlam[i] * unscale);
+    out.multiplier_image = max_norm(out.multiplier_image, (it.Atnu[i] + it.Ctlam[i]) * unscale);
+    quadratic = fused(it.z[i], it.Qz[i], quadratic);
+    linear = fused(it.z[i], data.q[i], linear);
+  }
+  Scalar support = zero;
+  for (int i = 0; i < s.pp; ++i) support = fused(data.b[i], it.nu[i], support);
+  out.dual_sign = out.dual_sign_reference = zero;
+  it.for_each_side([&](const Side<Scalar>& side) {
+    const Scalar sign = broadcast<Scalar>(side.sign);
+    for (int i = 0; i < s.k; ++i) {
+      const auto exists = side.has[i] > zero;
+      const Scalar bound = select(exists, side.bound[i], zero);
+      const Scalar unscale = reciprocal(scale.row[i]);
+      const Scalar violation = select(exists, maximum(sign * (it.y[i] - bound), zero), zero);
+      out.primal = max_norm(out.primal, violation * unscale);
+      out.primal_reference = max_norm(out.primal_reference, bound * unscale);
+      out.primal_reference =
+          max_norm(out.primal_reference, select(exists, it.y[i], zero) * unscale);
+      const Scalar multiplier = side.lam[i] * (scale.row[i] * inverse_cost);
+      out.dual_sign = max_norm(out.dual_sign, maximum(-multiplier, zero));
+      out.dual_sign_reference = max_norm(out.dual_sign_reference, multiplier);
+      support = fused(sign * bound, side.lam[i], support);
+    }
+  });
+  if (it.has_equal()) {
+    for (int i = 0; i < s.k; ++i) {
+      const auto exists = it.equal[i] > zero;
+      const Scalar bound = select(exists, it.upper.bound[i], zero),
+                   value = select(exists, it.y[i], zero);
+      const Scalar unscale = reciprocal(scale.row[i]);
+      out.primal = max_norm(out.primal, (value - bound) * unscale);
+      out.primal_reference =
+          max_norm(max_norm(out.primal_reference, bound * unscale), value * unscale);
+      support = fused(bound, it.lam_equal[i], support);
+    }
+  }
+  out.support = support * inverse_cost;
+  out.gap = absolute((quadratic + linear) + support) * inverse_cost;
+  out.gap_reference = max_norm(max_norm(absolute(quadratic), linear), support) * inverse_cost;
+  team.template sync<Site::kResiduals>();  // callers may now change the iterate
+  return out;
+}
+
+TORCHQP_END_ISA_NAMESPACE
+}  // namespace torchqp::qp

@@ -1,0 +1,64 @@
+#pragma once
+// What every operator does before any work: check its arguments, find the batch, view the tensors
+// as strided arrays.
+//
+// A wrong argument raises ValueError, a wrong dtype TypeError; the message names the argument, what
+// was expected and what was given. Nothing here copies or reads tensor data: expanded, transposed
+// and sliced tensors are used in place.
+
+#include <ATen/core/Tensor.h>
+#include <c10/util/DimVector.h>
+
+#include <optional>
+#include <string_view>
+
+#include "core/problem.hpp"
+#include "core/settings.hpp"
+
+namespace torchqp::torch_ops {
+
+using at::Tensor;
+using OptionalTensor = std::optional<at::Tensor>;
+
+/// The tensors of solve, as given. Shapes are in schema.cpp.
+struct SolveTensors {
+  const Tensor &Q, &q;
+  const OptionalTensor &G, &h_lower, &h, &A, &b, &lb, &ub, &z0, &nu0, &lam0, &lam_lb0, &lam_ub0;
+  bool diagonal;
+};
+
+/// The tensors of kkt_solve, as given.
+struct KktTensors {
+  const Tensor& Q;
+  const OptionalTensor &G, &A;
+  const Tensor &active, &status;
+  const OptionalTensor& factor;
+  const Tensor& g_z;
+  const OptionalTensor &g_nu, &g_lam, &g_bound;
+  bool diagonal;
+};
+
+/// What checked arguments agree on.
+struct Batch {
+  Dims dims;
+  c10::DimVector shape;  ///< the broadcast leading dimensions
+  int64_t size = 1;      ///< their product
+};
+
+/// Checks shapes, dtypes, devices and layouts, and that the optional arguments fit together.
+Batch check_solve(const SolveTensors& tensors);
+Batch check_kkt(const KktTensors& tensors);
+
+/// Checks the numbers and the name of the derivative rule.
+Settings check_settings(std::string_view backward, double eps_abs, double eps_rel, int64_t max_iter,
+                        bool polish, bool best_iterate);
+
+/// The tensors as arrays of T, which is their dtype; `batch` comes from the check.
+template <class T>
+ProblemBatch<T> problem_batch(const SolveTensors& tensors, const Batch& batch);
+
+/// As above. The outputs d_* are left for the caller to set.
+template <class T>
+KktBatch<T> kkt_batch(const KktTensors& tensors, const Batch& batch);
+
+}  // namespace torchqp::torch_ops

@@ -1,0 +1,61 @@
+// The operators of libtorchqp_ops. Kernels: ops_cpu.cpp. What other backends say: unsupported.cpp.
+// Fake kernels, autocast and derivative rules: python/torchqp/_ops.py. Derivatives for LibTorch
+// programs: autograd.cpp.
+
+#include <torch/library.h>
+
+TORCH_LIBRARY(torchqp, m) {
+  m.set_python_module("torchqp._ops");
+
+  // A batch of convex QPs. The leading dimensions of all tensors broadcast to the batch shape [*];
+  // none is copied.
+  //
+  //   z* = argmin 1/2 z'Qz + q'z   s.t.  Az = b,  h_lower <= Gz <= h,  lb <= z <= ub
+  //
+  //   in   Q           [*, n, n], or [*, n] when `diagonal`; enters as (Q + Q')/2
+  //   in   q, lb, ub   [*, n]
+  //   in   G           [*, m, n] with h_lower, h [*, m], one or both
+  //   in   A           [*, p, n] with b [*, p]
+  //   in   z0, nu0, lam0, lam_lb0, lam_ub0: where to start, shaped like the outputs; all or none
+  //
+  //   out  z           [*, n]
+  //   out  nu, lam     [*, p], [*, m]; signs are in core/problem.hpp
+  //   out  lam_lb      [*, n], or [*, 0] without lb; lam_ub likewise
+  //   out  status      [*] int32, core/status.hpp
+  //   out  iterations  [*] int32
+  //   out  residuals   [*, 4] stationarity, primal, dual sign, gap
+  //   out  active      [*, m (+ n with lb or ub)] int8, rows then bounds: +1 the upper side holds,
+  //                    -1 the lower side, 0 neither
+  //   out  factor      [*, factor_size] for kkt_solve when `save_factor`, else [*, 0]
+  //
+  // Outputs are fresh and contiguous. `backward` and `backward_options` choose the derivative rule
+  // and do not change the solution.
+  m.def(
+      "solve(Tensor Q, Tensor q, Tensor? G, Tensor? h_lower, Tensor? h, Tensor? A, Tensor? b,"
+      " Tensor? lb, Tensor? ub,"
+      " Tensor? z0, Tensor? nu0, Tensor? lam0, Tensor? lam_lb0, Tensor? lam_ub0,"
+      " bool diagonal, str backward, float[] backward_options,"
+      " float eps_abs, float eps_rel, int max_iter, bool polish, bool best_iterate,"
+      " bool save_factor)"
+      " -> (Tensor z, Tensor nu, Tensor lam, Tensor lam_lb, Tensor lam_ub,"
+      " Tensor status, Tensor iterations, Tensor residuals, Tensor active, Tensor factor)",
+      {at::Tag::pt2_compliant_tag});
+
+  // The linearised KKT system of solved problems: the exact derivative, forward and backward.
+  //
+  //   d = -K^-1 g,   K = [Q A' G_I' E_J'; A 0 0 0; G_I 0 0 0; E_J 0 0 0]
+  //
+  // I and J are the active rows and bounds; a bound's multiplier is lam_ub - lam_lb.
+  //
+  //   in   active, status, factor: from solve; factor None or [*, 0] is formed here
+  //   in   g_z [*, n], g_nu [*, p], g_lam [*, m], g_bound [*, n] or [*, 0] without bounds
+  //   out  d_z, d_nu, d_lam, d_bound, shaped like g
+  //
+  // d is 0 on inactive rows and bounds, and everywhere where status >= 2. Where K is singular, d
+  // solves a regularised system. K is symmetric, hence d is self-adjoint in g.
+  m.def(
+      "kkt_solve(Tensor Q, Tensor? G, Tensor? A, Tensor active, Tensor status, Tensor? factor,"
+      " Tensor g_z, Tensor? g_nu, Tensor? g_lam, Tensor? g_bound, bool diagonal)"
+      " -> (Tensor d_z, Tensor d_nu, Tensor d_lam, Tensor d_bound)",
+      {at::Tag::pt2_compliant_tag});
+}

@@ -1,0 +1,62 @@
+// Answers for tensors that no kernel of this build takes, in place of the dispatcher's list of
+// backends.
+
+#include <ATen/core/dispatch/Dispatcher.h>
+#include <c10/util/Exception.h>
+#include <torch/library.h>
+
+namespace {
+
+/// The name that messages use, as in args.cpp: what the user called.
+const char* message_name(const c10::OperatorHandle& op) {
+  return op.schema().name() == "torchqp::solve" ? "solve_qp" : "kkt_solve";
+}
+
+/// Calls visit(name, tensor) for every tensor argument that was given.
+template <class Visit>
+void for_each_tensor(const c10::OperatorHandle& op, const torch::jit::Stack& stack,
+                     const Visit& visit) {
+  const auto& arguments = op.schema().arguments();
+  const auto values = torch::jit::last(stack, arguments.size());
+  for (size_t i = 0; i < arguments.size(); ++i) {
+    if (values[i].isTensor() && values[i].toTensor().defined())
+      visit(arguments[i].name(), values[i].toTensor());
+  }
+}
+
+void refuse_cuda(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
+  const char* op_name = message_name(op);
+  for_each_tensor(op, *stack, [&](const std::string& name, const at::Tensor& tensor) {
+    TORCH_CHECK_VALUE(tensor.is_cuda(), op_name, ": expected all tensors on one device, got ", name,
+                      " on ", tensor.device(), " and others on a CUDA device");
+  });
+  TORCH_CHECK_NOT_IMPLEMENTED(
+      false, op_name, ": expected CPU tensors, got CUDA tensors; this build of torchqp has ",
+      "CPU kernels only. Move the arguments with .cpu()");
+}
+
+void refuse_layout(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
+  const char* op_name = message_name(op);
+  for_each_tensor(op, *stack, [&](const std::string& name, const at::Tensor& tensor) {
+    TORCH_CHECK_VALUE(tensor.layout() == at::kStrided, op_name, ": expected ", name,
+                      " of layout Strided, got ", tensor.layout(), "; convert it with .to_dense()");
+  });
+  TORCH_CHECK_NOT_IMPLEMENTED(false, op_name, ": expected strided CPU tensors");
+}
+
+}  // namespace
+
+TORCH_LIBRARY_IMPL(torchqp, CUDA, m) {
+  m.impl("solve", torch::CppFunction::makeFromBoxedFunction<&refuse_cuda>());
+  m.impl("kkt_solve", torch::CppFunction::makeFromBoxedFunction<&refuse_cuda>());
+}
+
+TORCH_LIBRARY_IMPL(torchqp, SparseCPU, m) {
+  m.impl("solve", torch::CppFunction::makeFromBoxedFunction<&refuse_layout>());
+  m.impl("kkt_solve", torch::CppFunction::makeFromBoxedFunction<&refuse_layout>());
+}
+
+TORCH_LIBRARY_IMPL(torchqp, SparseCsrCPU, m) {
+  m.impl("solve", torch::CppFunction::makeFromBoxedFunction<&refuse_layout>());
+  m.impl("kkt_solve", torch::CppFunction::makeFromBoxedFunction<&refuse_layout>());
+}

@@ -1,0 +1,157 @@
+"""The operators in Python: fake kernels, autocast, vmap and derivative rules of torch.ops.torchqp.
+
+`solve` and `kkt_solve` are the functions that the package calls; schemas and kernels are in
+csrc/torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from torchqp import _library
+
+_library.load()
+
+from torchqp._batch import full_precision  # noqa: E402  the operators must exist before their rules
+from torchqp._checks import check_problem  # noqa: E402
+from torchqp._kkt import kkt_solve  # noqa: E402
+from torchqp._lpgd import lpgd_gradients  # noqa: E402
+from torchqp._register import differentiable, once_differentiable  # noqa: E402
+from torchqp._rules import (  # noqa: E402
+    PARAMETERS,
+    Saved,
+    SolveInputs,
+    SolveOutputs,
+    core_of,
+    exact_gradients,
+    exact_tangent,
+)
+from torchqp._smoothed import smoothed_gradients  # noqa: E402
+
+__all__ = ["kkt_solve", "solve"]
+
+
+def _refusal(mode: str) -> str:
+    return (
+        f"torchqp: backward={mode!r} is not the derivative of a function, so it has no second "
+        "derivative and no forward mode. Use backward='kkt' for double backward, "
+        "torch.func.hessian, jvp or jacfwd."
+    )
+
+
+class SolveRule:
+    """Derivatives of the solution in the parameters; warm starts and settings are constants."""
+
+    op = torch.ops.torchqp.solve.default
+
+    @staticmethod
+    def core_dims(args: Sequence[Any]) -> Sequence[int]:
+        """Trailing dimensions of the tensor arguments."""
+        diagonal = SolveInputs(*args).diagonal
+        return [core_of(name, diagonal) for name in SolveInputs._fields[:14]]
+
+    @staticmethod
+    def save(ctx: Any, inputs: Sequence[Any], output: Sequence[Tensor]) -> None:
+        """Keeps what the mode reads of the problem, the solution and the factor."""
+        args, out = SolveInputs(*inputs), SolveOutputs(*output)
+        ctx.set_materialize_grads(False)
+        ctx.mark_non_differentiable(*out[5:])
+        ctx.mode, ctx.options, ctx.diagonal = (
+            args.backward,
+            list(args.backward_options),
+            args.diagonal,
+        )
+        ctx.settings = (args.eps_abs, args.eps_rel, args.max_iter, args.polish)
+        ctx.shapes = tuple(None if t is None else t.shape for t in args[:9])
+        ctx.present = tuple(
+            name for name, t in zip(PARAMETERS, args, strict=False) if t is not None
+        )
+        kept = {"kkt": ("Q", "G", "A"), "smoothed": ("Q", "q", "G", "A")}.get(
+            args.backward, PARAMETERS
+        )
+        parameters = [
+            t if name in kept else None for name, t in zip(PARAMETERS, args, strict=False)
+        ]
+        ctx.save_for_backward(*parameters, *out[:5], out.status, out.active, out.factor)
+
+    @staticmethod
+    def vjp(ctx: Any, *cotangents: Tensor | None) -> tuple[Tensor | None, ...]:
+        """The adjoint of the mode that the caller chose."""
+        nothing = (None,) * (len(SolveInputs._fields) - len(PARAMETERS))
+        if all(g is None for g in cotangents[:5]):
+            return (None,) * len(SolveInputs._fields)
+        saved = Saved(ctx)
+        with full_precision(saved.z.device):
+            if ctx.mode == "kkt":
+                grads = exact_gradients(saved, cotangents[:5])
+            elif ctx.mode == "smoothed":
+                grads = smoothed_gradients(saved, cotangents[:5])
+            else:
+                grads = lpgd_gradients(saved, cotangents[:5], solve)
+        result = tuple(grads.get(name) for name in PARAMETERS)
+        if ctx.mode != "kkt":
+            result = once_differentiable(_refusal(ctx.mode), result)
+        return result + nothing
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Tensor | None) -> tuple[Tensor | None, ...]:
+        """The tangent of the exact mode; the others have none."""
+        if ctx.mode != "kkt":
+            raise RuntimeError(_refusal(ctx.mode))
+        saved = Saved(ctx)
+        with full_precision(saved.z.device):
+            return exact_tangent(saved, SolveInputs._make(tangents))
+
+
+def _fake_solve(*inputs: Any) -> tuple[Tensor, ...]:
+    args = SolveInputs(*inputs)
+    n, m, p, batch = check_problem(*args[:14], diagonal=args.diagonal)
+    bounds = args.lb is not None or args.ub is not None
+    rows = p + (m if not bounds and m <= 2 * n else 0)
+    new = args.q.new_empty
+    return (
+        new(*batch, n),
+        new(*batch, p),
+        new(*batch, m),
+        new(*batch, n if args.lb is not None else 0),
+        new(*batch, n if args.ub is not None else 0),
+        new(batch, dtype=torch.int32),
+        new(batch, dtype=torch.int32),
+        new(*batch, 4),
+        new(*batch, m + n if bounds else m, dtype=torch.int8),
+        new(*batch, 1 + n * n + rows * rows if args.save_factor else 0),
+    )
+
+
+def _fake_kkt_solve(
+    Q: Tensor,
+    G: Tensor | None,
+    A: Tensor | None,
+    active: Tensor,
+    status: Tensor,
+    factor: Tensor | None,
+    g_z: Tensor,
+    g_nu: Tensor | None,
+    g_lam: Tensor | None,
+    g_bound: Tensor | None,
+    diagonal: bool,
+) -> tuple[Tensor, ...]:
+    n, m, p = g_z.shape[-1], 0 if G is None else G.shape[-2], 0 if A is None else A.shape[-2]
+    leading = [Q.shape[: -1 if diagonal else -2], active.shape[:-1], status.shape]
+    leading += [t.shape[:-2] for t in (G, A) if t is not None]
+    leading += [t.shape[:-1] for t in (factor, g_z, g_nu, g_lam, g_bound) if t is not None]
+    batch = torch.broadcast_shapes(*leading)
+    d_bound = 0 if active.shape[-1] == m else n
+    return tuple(g_z.new_empty(*batch, size) for size in (n, p, m, d_bound))
+
+
+for _op, _fake in (("torchqp::solve", _fake_solve), ("torchqp::kkt_solve", _fake_kkt_solve)):
+    torch.library.register_fake(_op, _fake)
+    for _device in ("cpu", "cuda"):
+        torch.library.register_autocast(_op, _device, torch.float32)
+
+solve = differentiable(SolveRule)

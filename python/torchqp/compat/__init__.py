@@ -1,0 +1,5 @@
+"""Calls of other packages, answered by torchqp."""
+
+from torchqp.compat import qpth
+
+__all__ = ["qpth"]

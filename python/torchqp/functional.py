@@ -1,0 +1,263 @@
+"""The functional interface: what a user may pass, and what a solve means."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from torchqp._batch import apply, apply_to_each, autocasts, full_precision
+from torchqp._checks import check_problem
+from torchqp._ops import solve
+from torchqp._register import is_differentiated
+from torchqp._rules import SolveOutputs
+from torchqp.backward import Backward, resolve_backward
+from torchqp.settings import Settings, check_settings
+from torchqp.solution import Solution
+
+_FAILURES = ("nan", "best")
+
+
+class Diag(NamedTuple):
+    """A diagonal Q, given as its diagonal: no n x n matrix is passed, and its gradient is [*, n].
+
+    Attributes:
+        d: [*, n], entries >= 0.
+
+    Example:
+        >>> import torch, torchqp
+        >>> q = torch.tensor([-2.0, 4.0], dtype=torch.float64)
+        >>> sol = torchqp.solve_qp(torchqp.Diag(torch.ones_like(q)), q, lb=0.0)
+        >>> [round(x, 6) for x in sol.z.tolist()]
+        [2.0, 0.0]
+    """
+
+    d: Tensor
+
+
+def solve_qp(
+    Q: Tensor | Diag,
+    q: Tensor,
+    G: Tensor | None = None,
+    h: Tensor | float | None = None,
+    A: Tensor | None = None,
+    b: Tensor | float | None = None,
+    lb: Tensor | float | None = None,
+    ub: Tensor | float | None = None,
+    *,
+    h_lower: Tensor | float | None = None,
+    backward: str | Backward = "kkt",
+    settings: Settings | None = None,
+    warm_start: Solution | None = None,
+    on_failure: str = "nan",
+) -> Solution:
+    r"""Solves a batch of convex QPs and differentiates their solutions.
+
+        z* = argmin 1/2 z'Qz + q'z   s.t.   Az = b,   h_lower <= Gz <= h,   lb <= z <= ub
+
+        L = 1/2 z'Qz + q'z + nu'(Az - b) + lam'(Gz - h) + lam_ub'(z - ub) + lam_lb'(lb - z)
+
+    lam_lb, lam_ub >= 0; lam is upper side minus lower side of a row: >= 0 unless the row's lower
+    side holds. Q enters as (Q + Q')/2 and may be positive semidefinite or zero (a linear program).
+
+    Leading dimensions [*] of all arguments broadcast to the batch. An argument with fewer of them
+    is shared: it is not copied, and its gradient is the sum over the batch. All tensors have one
+    dtype, float64 or float32, and one device. h, h_lower, b, lb and ub may be numbers or 0-d
+    tensors. Entries of h, h_lower, lb, ub with magnitude >= 1e20 on the harmless side are no
+    constraint; lb == ub or h_lower == h is an equality.
+
+    Args:
+        Q: [*, n, n], or `Diag` with d [*, n].
+        q: [*, n], n >= 1.
+        G: [*, m, n]; comes with h, h_lower or both.
+        h: [*, m] or a number.
+        A: [*, p, n]; comes with b.
+        b: [*, p] or a number.
+        lb: [*, n] or a number.
+        ub: [*, n] or a number.
+        h_lower: [*, m] or a number.
+        backward: "kkt", "smoothed", "lpgd" or a `KKT`, `Smoothed`, `LPGD` object.
+        settings: tolerances (relative KKT residuals, infinity norm) and limits; None is 1e-8 in
+            float64, 1e-4 in float32.
+        warm_start: a `Solution` of a problem with the same sizes, from which the solver starts. Not
+            differentiated; members that are not finite start cold.
+        on_failure: what a member with status >= 2 returns: "nan", or "best", its last finite
+            iterate.
+
+    Returns:
+        `Solution` (z, nu, lam, lam_lb, lam_ub, s, status, iterations, residuals). Outcomes of the
+        mathematics are data: status, an int32 tensor, never an exception
+        (`Solution.raise_for_status` turns it into one). Where status >= 2 the member's gradient
+        contribution is exactly zero, whatever it returns. Members never influence each other.
+
+    Raises:
+        TypeError: an argument that is not a tensor, is sparse, or has the wrong dtype; wrong types
+            of options.
+        ValueError: wrong shapes, devices, missing companions (h without G), unknown options.
+        NotImplementedError: tensors on a device for which this build has no kernels.
+
+    Differentiability: z, s and all multipliers, in all of Q, q, G, h, A, b, lb, ub, h_lower. Works
+    under torch.compile, torch.func (vmap, grad, jacrev, jacfwd, hessian), torch.export and autocast
+    (half precision inputs are then cast to float32). Double backward and forward mode need the
+    exact mode. Inside torch.compile, of torch.func only vmap; the others raise there.
+
+    Source: Amos and Kolter, OptNet (2017), for the exact mode; `Smoothed` and `LPGD` name theirs.
+
+    Example:
+        The projection of (1.5, -0.5) onto the simplex, and its gradient.
+
+        >>> import torch, torchqp
+        >>> w = torch.tensor([1.5, -0.5, 0.3], dtype=torch.float64, requires_grad=True)
+        >>> ones = torch.ones(1, 3, dtype=torch.float64)
+        >>> sol = torchqp.solve_qp(torchqp.Diag(ones[0]), -w, A=ones, b=1.0, lb=0.0)
+        >>> [round(x, 6) for x in sol.raise_for_status().z.tolist()]
+        [1.0, 0.0, 0.0]
+    """
+    mode, options = resolve_backward(backward), check_settings(settings)
+    check_on_failure(on_failure)
+    out, G, h = _solve(Q, q, G, h, A, b, lb, ub, h_lower, mode, options, warm_start, on_failure)
+    s = _slack(out, G, h, on_failure)
+    return Solution(*out[:5], s, *out[5:8])
+
+
+def check_on_failure(on_failure: str) -> None:
+    """Raises ValueError unless it is "nan" or "best"."""
+    if on_failure not in _FAILURES:
+        raise ValueError(f"on_failure: expected one of {_FAILURES}, got {on_failure!r}")
+
+
+def solve_for_z(
+    Q: Tensor | Diag,
+    q: Tensor,
+    G: Tensor | None,
+    h: Any,
+    A: Tensor | None,
+    b: Any,
+    lb: Any,
+    ub: Any,
+    h_lower: Any,
+    backward: Backward,
+    settings: Settings,
+    on_failure: str,
+) -> Tensor:
+    """The minimiser alone; for layers, which have checked their options when they were made."""
+    return _solve(Q, q, G, h, A, b, lb, ub, h_lower, backward, settings, None, on_failure)[0].z
+
+
+def _solve(
+    Q: Any,
+    q: Any,
+    G: Any,
+    h: Any,
+    A: Any,
+    b: Any,
+    lb: Any,
+    ub: Any,
+    h_lower: Any,
+    backward: Backward,
+    settings: Settings,
+    warm_start: Solution | None,
+    on_failure: str,
+) -> tuple[SolveOutputs, Tensor | None, Tensor | None]:
+    """Checks everything, calls the operator; returns its outputs and G, h as it saw them."""
+    diagonal = isinstance(Q, Diag)
+    matrix = Q.d if diagonal else Q
+    for name, value in (("Q", matrix), ("q", q)):
+        if not isinstance(value, Tensor):
+            expected = "a torch.Tensor or torchqp.Diag" if name == "Q" else "a torch.Tensor"
+            raise TypeError(f"{name}: expected {expected}, got {type(value).__name__}")
+    problem = [matrix, q, G, h_lower, h, A, b, lb, ub]
+    if autocasts(matrix.device):
+        problem = [_out_of_half(value) for value in problem]
+    matrix, q, G, h_lower, h, A, b, lb, ub = problem
+    n, m, p = (_rows(value, dim) for value, dim in ((q, -1), (G, -2), (A, -2)))
+    h_lower, h = _vector("h_lower", h_lower, m, matrix), _vector("h", h, m, matrix)
+    b, lb, ub = (
+        _vector("b", b, p, matrix),
+        _vector("lb", lb, n, matrix),
+        _vector("ub", ub, n, matrix),
+    )
+    start = _start(warm_start, A, G, lb, ub)
+    tensors = (matrix, q, G, h_lower, h, A, b, lb, ub, *start)
+    check_problem(*tensors, diagonal=diagonal)
+    save_factor = (
+        backward.name == "kkt"
+        and torch.is_grad_enabled()
+        and any(t is not None and t.requires_grad for t in tensors[:9])
+    )
+    out = solve(
+        *tensors,
+        diagonal,
+        backward.name,
+        backward.options(),
+        *settings.resolve(matrix.dtype),
+        on_failure == "best",
+        save_factor,
+    )
+    return SolveOutputs(*out), G, h
+
+
+def _out_of_half(value: Any) -> Any:
+    """Half precision to float32, which is what autocast promises for a QP."""
+    if isinstance(value, Tensor) and value.dtype in (torch.float16, torch.bfloat16):
+        return value.float()
+    return value
+
+
+def _rows(value: Any, dim: int) -> int | None:
+    """A size that an argument defines, None where it does not; the check comes later."""
+    return value.shape[dim] if isinstance(value, Tensor) and value.dim() >= -dim else None
+
+
+def _vector(name: str, value: Any, size: int | None, like: Tensor) -> Any:
+    """A number or 0-d tensor as a vector [size]."""
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        if size is None:
+            owner = {"h": "G", "h_lower": "G", "b": "A"}.get(name, "q")
+            raise ValueError(f"{name}: expected {owner} along with it, got None")
+        return like.new_full((size,), float(value))
+    if value is not None and not isinstance(value, Tensor):
+        raise TypeError(f"{name}: expected a torch.Tensor or a number, got {type(value).__name__}")
+    if isinstance(value, Tensor) and value.dim() == 0 and size is not None:
+        return value.expand(size)
+    return value
+
+
+def _start(
+    warm_start: Solution | None, A: Any, G: Any, lb: Any, ub: Any
+) -> tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None, Tensor | None]:
+    """z0 and the multipliers of the arguments that are there."""
+    if warm_start is None:
+        return (None, None, None, None, None)
+    if not isinstance(warm_start, Solution):
+        raise TypeError(
+            f"warm_start: expected a torchqp.Solution or None, got {type(warm_start).__name__}"
+        )
+    z, nu, lam, lam_lb, lam_ub = (t.detach() for t in warm_start[:5])
+    return (
+        z,
+        None if A is None else nu,
+        None if G is None else lam,
+        None if lb is None else lam_lb,
+        None if ub is None else lam_ub,
+    )
+
+
+def _slack(out: SolveOutputs, G: Tensor | None, h: Tensor | None, on_failure: str) -> Tensor:
+    """H - Gz; a failed member's z, which may be NaN, stays away from the gradients of G and h."""
+    if G is None or h is None:
+        return torch.full_like(out.lam, torch.inf)
+    failed = (out.status >= 2).unsqueeze(-1)
+    z = torch.where(failed, 0.0, out.z)
+    with full_precision(G.device):
+        Gz = apply_to_each(G.detach(), z.detach())
+        if torch.compiler.is_compiling() or is_differentiated(G, z):
+            # The value comes from one product, whose bits are the member's own, the derivative
+            # from the other.
+            linear = apply(G, z)
+            Gz = Gz + (linear - linear.detach())
+        s = h - Gz
+        if on_failure == "nan":
+            return torch.where(failed, torch.nan, s)
+        return torch.where(failed, h.detach() - apply_to_each(G.detach(), out.z.detach()), s)

@@ -1,0 +1,100 @@
+"""The environment in which tests and experiments run, and the build of torchqp inside it.
+
+Needs Python >= 3.10 with its headers, a C++20 compiler and the package index; everything else goes
+into .venv at the top of the repository, which later calls reuse. TORCHQP_PYTHON names an
+interpreter that has the requirements already: then no .venv is made, and torchqp is installed
+there in editable mode.
+
+    python3 tests/bootstrap.py test lint      # prints the interpreter that has these extras
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+VENV = ROOT / ".venv"
+
+# The oldest torch that we support is the one we test.
+TORCH = "torch==2.11.*"
+
+# Runs inside the environment: Python 3.10 has no tomllib, but its pip carries the same parser.
+READ_REQUIREMENTS = """
+import json, sys
+try:
+    import tomllib
+except ModuleNotFoundError:
+    from pip._vendor import tomli as tomllib
+with open("pyproject.toml", "rb") as file:
+    data = tomllib.load(file)
+extras = data["project"]["optional-dependencies"]
+print(json.dumps(data["build-system"]["requires"] + [r for e in sys.argv[1:] for r in extras[e]]))
+"""
+
+
+def environment(*extras: str) -> Path:
+    """An interpreter with torch, the build requirements and these extras of pyproject.toml."""
+    if "TORCHQP_PYTHON" in os.environ:
+        return Path(os.environ["TORCHQP_PYTHON"])
+    python = VENV / "bin" / "python"
+    if not _works(python):
+        _make_venv()
+    answer = _run(python, "-c", READ_REQUIREMENTS, *extras, stdout=subprocess.PIPE)
+    requirements = [TORCH, *json.loads(answer.stdout)]
+    stamp = VENV / f"requirements-{'-'.join(extras)}.json"
+    content = json.dumps(requirements, indent=2)
+    if not stamp.exists() or stamp.read_text() != content:
+        _run(python, "-m", "pip", "install", "--progress-bar=off", *requirements, stdout=sys.stderr)
+        stamp.write_text(content)
+    return python
+
+
+def build(python: Path, *, tests: bool = False) -> Path:
+    """Installs torchqp in editable mode, with the C++ tests if asked; returns CMake's tree."""
+    options = f"-DTORCHQP_BUILD_TESTS={'ON' if tests else 'OFF'} {os.environ.get('CMAKE_ARGS', '')}"
+    install = ["-m", "pip", "install", "-q", "--no-build-isolation", "--no-deps", "-e", "."]
+    _run(python, *install, env={**os.environ, "CMAKE_ARGS": options}, stdout=sys.stderr)
+    tag = _run(python, "-c", "import sys; print(sys.implementation.cache_tag)", stdout=-1)
+    return ROOT / ".build" / tag.stdout.strip()
+
+
+def _works(python: Path) -> bool:
+    """Whether this is an interpreter with pip; a .venv of a removed Python is not."""
+    try:
+        probe = subprocess.run([python, "-m", "pip", "--version"], capture_output=True)
+    except OSError:
+        return False
+    return probe.returncode == 0
+
+
+def _make_venv() -> None:
+    """Fails before the long download where a part of Python is packaged separately."""
+    if importlib.util.find_spec("ensurepip") is None or importlib.util.find_spec("venv") is None:
+        sys.exit(
+            f"{sys.executable} cannot make virtual environments: install its venv package "
+            "(Debian, Ubuntu: apt install python3-venv), or set TORCHQP_PYTHON"
+        )
+    if not (Path(sysconfig.get_path("include")) / "Python.h").exists():
+        sys.exit(
+            f"{sys.executable} has no headers: install its development package "
+            "(Debian, Ubuntu: apt install python3-dev), or set TORCHQP_PYTHON"
+        )
+    _run(sys.executable, "-m", "venv", "--clear", VENV)
+
+
+def _run(*command: str | Path, **options: object) -> subprocess.CompletedProcess[str]:
+    """Runs a step that must succeed; its own messages say why it did not."""
+    result = subprocess.run(command, cwd=ROOT, text=True, **options)
+    if result.returncode:
+        raise SystemExit(f"failed: {' '.join(map(str, command[:4]))} ...")
+    return result
+
+
+if __name__ == "__main__":
+    print(environment(*sys.argv[1:]))
