@@ -106,9 +106,16 @@ struct KktBatch {
   T* d_bound = nullptr;                       ///< [batch, n], or nullptr without bounds
 };
 
+/// Whether a diagonal Q is worked on as such: with few rows everything reduces to systems of their
+/// size.
+inline bool keeps_diagonal(const Dims& dims) {
+  return dims.diagonal && 2 * (int64_t{dims.m} + dims.p) <= dims.n;
+}
+
 /// Scalars that one member's factor takes: a tag, Q's (or the condensed) factor, the factor of the
-/// constraints' system.
+/// constraints' system. A diagonal Q with few rows is cheaper to factor again than to save.
 inline int64_t factor_size(const Dims& dims) {
+  if (keeps_diagonal(dims)) return 1;
   const int64_t rows = dims.p + (!dims.bounds() && dims.m <= 2 * int64_t{dims.n} ? dims.m : 0);
   return 1 + int64_t{dims.n} * dims.n + rows * rows;
 }

@@ -54,7 +54,7 @@ void save_factor(const qp::Solver<Scalar>& solver, const Dims& dims, int lane, T
   const auto tag = get(solver.result.factor_tag[0], lane);
   // A factor in another precision than the data's, or in units that the adjoint cannot find again,
   // is of no use to it.
-  if (sizeof(T) != sizeof(Element<Scalar>) || qp::prefers_dual(s) != (tag > 0)) return;
+  if (sizeof(T) != sizeof(Element<Scalar>) || qp::prefers_dual(s) != (tag > 0) || tag == 0) return;
   // A failed member's forms hold what its neighbours left there.
   if (!is_solved(static_cast<Status>(static_cast<int>(get(solver.result.status[0], lane))))) return;
   const FactorBlocks<Scalar> factor(solver, s);
@@ -81,7 +81,7 @@ template <class Scalar, class T, int W>
 void load_factor(qp::Adjoint<Scalar>& adjoint, const StridedArray<T>& from,
                  const Members<W>& members) {
   adjoint.factor_tag[0] = broadcast<Scalar>(0);
-  if (from.data == nullptr) return;
+  if (from.data == nullptr || adjoint.data.shape.diagonal) return;
   const FactorBlocks<Scalar> factor(adjoint, adjoint.data.shape);
   const Scalar zero = broadcast<Scalar>(0), one = broadcast<Scalar>(1);
   for (int64_t i = 0; i < int64_t{factor.np} * factor.np; ++i) factor.L[i] = zero;
@@ -162,7 +162,7 @@ void solve_pack(const ProblemBatch<T>& problem, Settings settings, const Solutio
   const qp::Shape s = qp::Shape::of<SerialTeam, Scalar>(problem.dims);
   qp::Solver<Scalar> solver(s, settings, arena);
   constexpr double kInf = std::numeric_limits<double>::infinity();
-  load_hessian(solver.data.Q, s.np, problem.Q, s.n, problem.dims.diagonal, members);
+  load_hessian(solver.data.Q, s, problem.Q, problem.dims.diagonal, members);
   load_vector(solver.data.q, s.np, problem.q, s.n, 0, members);
   load_matrix(solver.data.G, s.np, s.mp, problem.G, s.m, s.n, members);
   load_matrix(solver.data.A, s.np, s.pp, problem.A, s.p, s.n, members);
@@ -228,7 +228,7 @@ void kkt_pack(const KktBatch<T>& system, const Members<W>& members, void* worksp
   qp::Arena<Scalar> arena{static_cast<Scalar*>(workspace)};
   const qp::Shape s = qp::adjoint_shape<SerialTeam, Scalar>(system.dims);
   qp::Adjoint<Scalar> adjoint(s, arena);
-  load_hessian(adjoint.data.Q, s.np, system.Q, s.n, system.dims.diagonal, members);
+  load_hessian(adjoint.data.Q, s, system.Q, system.dims.diagonal, members);
   load_matrix(adjoint.data.G, s.np, s.mp, system.G, s.m, s.n, members);
   load_matrix(adjoint.data.A, s.np, s.pp, system.A, s.p, s.n, members);
   load_vector(adjoint.g_z, s.np, system.g_z, s.n, 0, members);

@@ -52,30 +52,36 @@ void load_matrix(Scalar* to, int stride, int padded_rows, const StridedArray<T>&
   }
 }
 
-/// to = (Q + Q') / 2, or diag(Q); padding identity.
+/// to = (Q + Q') / 2, or diag(Q), or the diagonal itself where the shape keeps it; padding
+/// identity.
 template <class Scalar, class T, int W>
-void load_hessian(Scalar* to, int stride, const StridedArray<T>& Q, int n, bool diagonal,
+void load_hessian(Scalar* to, const qp::Shape& s, const StridedArray<T>& Q, bool diagonal,
                   const Members<W>& members) {
+  const Scalar zero = broadcast<Scalar>(0), half = broadcast<Scalar>(0.5);
+  if (s.diagonal) {
+    load_vector(to, s.np, Q, s.n, 1, members);
+    return;
+  }
   if (diagonal) {
-    for (int64_t i = 0; i < int64_t{stride} * stride; ++i) to[i] = broadcast<Scalar>(0);
-    const T* start[W];
-    for (int w = 0; w < W; ++w) start[w] = Q.data + Q.batch.offset(members.index[w]);
-    for (int i = 0; i < n; ++i) {
-      for (int w = 0; w < W; ++w)
-        set(to[i * (stride + 1)], w, static_cast<Element<Scalar>>(start[w][i * Q.row]));
+    // The last row serves as the buffer and is cleared as the diagonal moves to its place.
+    for (int64_t i = 0; i < int64_t{s.np} * (s.np - 1); ++i) to[i] = zero;
+    Scalar* last = to + int64_t{s.np} * (s.np - 1);
+    load_vector(last, s.np, Q, s.n, 1, members);
+    for (int i = 0; i + 1 < s.np; ++i) {
+      to[i * (s.np + 1)] = last[i];
+      last[i] = zero;
     }
-  } else {
-    load_matrix(to, stride, stride, Q, n, n, members);
-    const Scalar half = broadcast<Scalar>(0.5);
-    for (int i = 0; i < n; ++i) {
-      for (int j = 0; j < i; ++j) {
-        const Scalar mean = half * to[i * stride + j] + half * to[j * stride + i];
-        to[i * stride + j] = mean;
-        to[j * stride + i] = mean;
-      }
+    return;
+  }
+  load_matrix(to, s.np, s.np, Q, s.n, s.n, members);
+  for (int i = 0; i < s.n; ++i) {
+    for (int j = 0; j < i; ++j) {
+      const Scalar mean = half * to[i * s.np + j] + half * to[j * s.np + i];
+      to[i * s.np + j] = mean;
+      to[j * s.np + i] = mean;
     }
   }
-  for (int i = n; i < stride; ++i) to[i * (stride + 1)] = broadcast<Scalar>(1);
+  for (int i = s.n; i < s.np; ++i) to[i * (s.np + 1)] = broadcast<Scalar>(1);
 }
 
 /// Bounds of rows, then of variables; from kInfinity on they are infinite.

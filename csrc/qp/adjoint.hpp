@@ -19,7 +19,7 @@ TORCHQP_BEGIN_ISA_NAMESPACE
 /// Solves on one factor at most: the first solves, the others refine.
 inline constexpr int kAdjointSteps = 6;
 /// Entries of d_z below this many roundings of its size are zero.
-inline constexpr double kRounding = 16;
+inline constexpr double kRounding = 64;
 
 /// All memory of one linearised solve. Fill data.{Q,G,A}, g_*, active, live, factor_tag (and
 /// the factor of the form that it names); call solve_adjoint.
@@ -37,6 +37,7 @@ struct Adjoint {
   Arena<Scalar> nowhere;
   DualForm<Scalar> dual;
   CondensedForm<Scalar> condensed;
+  DiagonalForm<Scalar> diagonal;
 
   TORCHQP_HD Adjoint(const Shape& s, Arena<Scalar>& arena)
       : data(s, arena),
@@ -53,7 +54,8 @@ struct Adjoint {
         factor_tag(arena.take(1)),
         ruiz(arena.take(2 * (int64_t{s.np} + s.mp + s.pp))),
         dual(data, scale, Settings{}, prefers_dual(s) ? arena : nowhere),
-        condensed(data, scale, Settings{}, arena) {}
+        condensed(data, scale, Settings{}, s.diagonal ? nowhere : arena),
+        diagonal(data, scale, Settings{}, s.diagonal ? arena : nowhere) {}
   Adjoint(const Adjoint&) = delete;  // the forms refer to data and scale
   Adjoint& operator=(const Adjoint&) = delete;
 };
@@ -91,7 +93,7 @@ TORCHQP_HD_CALL AdjointError<Scalar> adjoint_residuals(const Team& team, const A
   const Shape& s = a.data.shape;
   const Iterate<Scalar>& it = a.it;
   const Scalar zero = broadcast<Scalar>(0);
-  linalg::multiply<linalg::Into::kReplace>(team, a.data.Q, s.np, s.np, s.np, it.z, it.Qz);
+  multiply_hessian(team, a.data, it.z, it.Qz);
   linalg::multiply_transposed<linalg::Into::kReplace>(team, a.data.A, s.np, s.pp, s.np, it.nu,
                                                       it.Atnu);
   constraint_transpose(team, a.data, it.lam, it.Ctlam);
@@ -209,6 +211,11 @@ TORCHQP_HD_CALL void solve_adjoint(const Team& team, Adjoint<Scalar>& a) {
     team.for_each(s.pp, [&](int i) { a.g_nu[i] = a.g_nu[i] * a.scale.equality[i]; });
     team.for_each(s.k, [&](int i) { a.g_lam[i] = a.g_lam[i] * a.scale.row[i]; });
     team.template sync<Site::kAdjointSetup>();
+    if (s.diagonal) {
+      a.diagonal.factor_active(team, a.it);
+      detail::refine_adjoint(team, a, a.diagonal, one, open);
+      return;
+    }
     const auto ready = both(open, cost_given > zero);
     if (any(ready)) {
       a.condensed.adopt_factor(team, a.it);

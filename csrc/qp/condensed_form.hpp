@@ -10,42 +10,30 @@
 
 #include "linalg/cholesky.hpp"
 #include "linalg/triangular.hpp"
-#include "qp/interior_point.hpp"
-#include "qp/residuals.hpp"
+#include "qp/primal_form.hpp"
 
 namespace torchqp::qp {
 TORCHQP_BEGIN_ISA_NAMESPACE
 
-/// rho, relative to data of size one.
 template <class Scalar>
-inline constexpr double regularisation_v = sizeof(Element<Scalar>) == 8 ? 1e-10 : 1e-6;
-/// Added to S, relative to its diagonal: dependent equalities get finite multipliers if they agree
-/// and, if not, multipliers that grow along the combination which proves it.
-template <class Scalar>
-inline constexpr double equality_shift_v = sizeof(Element<Scalar>) == 8 ? 1e-12 : 1e-5;
-/// Exactness asked of a certificate: it excludes solutions (or multipliers) up to 1 / this in size.
-template <class Scalar>
-inline constexpr double certificate_v = sizeof(Element<Scalar>) == 8 ? 1e-9 : 1e-5;
-
-template <class Scalar>
-struct CondensedForm {
-  const Data<Scalar>& data;
-  const Scale<Scalar>& scale;
-  Settings settings;
+struct CondensedForm : PrimalForm<Scalar> {
+  using PrimalForm<Scalar>::data;
+  using PrimalForm<Scalar>::settings;
+  using PrimalForm<Scalar>::weight;
   Scalar *base, *H, *inverse_H;  ///< [np, np] [np, np] [np]; base = Q + rho I + sigma A'A
   Scalar *U, *S, *inverse_S;     ///< [pp, np] rows of L^-1 A'; [pp, pp] [pp]
-  Scalar *weight, *g;            ///< [k] [np]
+  Scalar* g;                     ///< [np]
   Scalar* ones;                  ///< [max(pp, 1)]
 
   TORCHQP_HD CondensedForm(const Data<Scalar>& problem, const Scale<Scalar>& units,
                            const Settings& choice, Arena<Scalar>& arena)
-      : data(problem), scale(units), settings(choice) {
+      : PrimalForm<Scalar>(problem, units, choice, arena) {
     const Shape& s = problem.shape;
     base = arena.take(int64_t{s.np} * s.np), H = arena.take(int64_t{s.np} * s.np),
     inverse_H = arena.take(s.np);
     U = arena.take(int64_t{s.pp} * s.np), S = arena.take(int64_t{s.pp} * s.pp),
     inverse_S = arena.take(s.pp);
-    weight = arena.take(s.k), g = arena.take(s.np), ones = arena.take(s.pp);
+    g = arena.take(s.np), ones = arena.take(s.pp);
   }
 
   /// Forms base. Returns where Q is convex.
@@ -88,45 +76,6 @@ struct CondensedForm {
     linalg::add_weighted_gram(team, data.Q, data.A, s.np, s.np, s.pp, ones, base);
     team.for_each(s.np, [&](int i) { base[i * s.np + i] = base[i * s.np + i] + rho; });
     team.template sync<Site::kCondensedSetup>();
-  }
-
-  template <class Team>
-  TORCHQP_HD_CALL Progress<Scalar> evaluate(const Team& team, const Iterate<Scalar>& it) const {
-    const Residuals<Scalar> r = kkt_residuals(team, data, scale, it);
-    return {r.merit(settings), proves_primal_infeasible(r), proves_dual_infeasible(team, it)};
-  }
-
-  /// The iterate carries z and nu itself.
-  template <class Team>
-  TORCHQP_HD void recover(const Team&, const Iterate<Scalar>&) const {}
-
-  /// A'nu + C'lam = 0 with a negative support value: every feasible z would give 0 <= support.
-  TORCHQP_HD MaskOf<Scalar> proves_primal_infeasible(const Residuals<Scalar>& r) const {
-    return both(r.support < broadcast<Scalar>(0),
-                r.multiplier_image <= broadcast<Scalar>(-certificate_v<Scalar>) * r.support);
-  }
-
-  /// Qz = 0, Az = 0, Cz recedes from every bound and q'z < 0: the objective falls for ever along z.
-  template <class Team>
-  TORCHQP_HD_CALL MaskOf<Scalar> proves_dual_infeasible(const Team& team,
-                                                        const Iterate<Scalar>& it) const {
-    const Shape& s = data.shape;
-    const Scalar zero = broadcast<Scalar>(0);
-    Scalar slope = zero, error = zero;
-    for (int i = 0; i < s.np; ++i) {
-      slope = fused(data.q[i], it.z[i], slope);
-      error = max_norm(error, it.Qz[i]);
-    }
-    for (int i = 0; i < s.pp; ++i) error = max_norm(error, it.r_p[i] + data.b[i]);
-    it.for_each_side([&](const Side<Scalar>& side) {
-      for (int i = 0; i < s.k; ++i) {
-        const auto exists = either(side.has[i] > zero, it.equal[i] > zero);
-        error = max_norm(
-            error, select(exists, maximum(broadcast<Scalar>(side.sign) * it.y[i], zero), zero));
-      }
-    });
-    team.template sync<Site::kCertificate>();
-    return both(slope < zero, error <= broadcast<Scalar>(-certificate_v<Scalar>) * slope);
   }
 
   /// U from the factor of H.
@@ -190,30 +139,20 @@ struct CondensedForm {
   /// What a factor of H and S that was made elsewhere for it.active needs beside it.
   template <class Team>
   TORCHQP_HD_CALL void adopt_factor(const Team& team, const Iterate<Scalar>& it) const {
-    const Scalar zero = broadcast<Scalar>(0), stiff = broadcast<Scalar>(stiffness_v<Scalar>);
-    team.for_each(data.shape.k,
-                  [&](int i) { weight[i] = select(it.active[i] != zero, stiff, zero); });
+    this->weigh_active(team, it);
+    team.for_each(data.shape.k, [&](int i) { weight[i] = it.weight[i]; });
     project_equalities(team);
   }
 
   template <class Team>
   TORCHQP_HD_CALL void factor_active(const Team& team, const Iterate<Scalar>& it) const {
-    const Scalar zero = broadcast<Scalar>(0), stiff = broadcast<Scalar>(stiffness_v<Scalar>);
-    team.for_each(data.shape.k,
-                  [&](int i) { it.weight[i] = select(it.active[i] != zero, stiff, zero); });
-    team.template sync<Site::kCondensedFactor>();
+    this->weigh_active(team, it);
     factor(team, it.weight);
   }
 
-  /// As DualForm::direction_active; the error that the finite weights leave shrinks by their
-  /// inverse with every step.
   template <class Team>
   TORCHQP_HD_CALL void direction_active(const Team& team, const Iterate<Scalar>& it) const {
-    const Scalar zero = broadcast<Scalar>(0);
-    team.for_each(data.shape.k, [&](int i) {
-      it.t[i] = weight[i] * select(it.active[i] != zero, it.y[i] - it.active_bound(i), zero);
-    });
-    team.template sync<Site::kPolishStep>();
+    this->aim_active(team, it);
     direction(team, it);
   }
 };

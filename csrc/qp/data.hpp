@@ -16,6 +16,8 @@ struct Shape {
   int np, mp, pp;  ///< padded
   int k;  ///< constraints with sides: padded rows, then padded variables when there are bounds
   bool bounds, lower, upper;
+  bool diagonal;  ///< Q is kept as its diagonal: it was given so, and rows are few (see
+                  ///< diagonal_form.hpp)
 
   template <class Team, class Scalar>
   TORCHQP_HD static Shape of(const Dims& dims) {
@@ -25,6 +27,7 @@ struct Shape {
     shape.np = padded(dims.n, kTile), shape.mp = padded(dims.m, kTile),
     shape.pp = padded(dims.p, kTile);
     shape.bounds = dims.bounds();
+    shape.diagonal = keeps_diagonal(dims);
     shape.k = shape.mp + (shape.bounds ? shape.np : 0);
     shape.lower = (dims.m > 0 && dims.h_lower) || dims.lb;
     shape.upper = (dims.m > 0 && dims.h_upper) || dims.ub;
@@ -37,7 +40,7 @@ struct Shape {
 template <class Scalar>
 struct Data {
   Shape shape;
-  Scalar* Q;              ///< [np, np] symmetric, both triangles
+  Scalar* Q;              ///< [np, np] symmetric, both triangles; [np] when shape.diagonal
   Scalar* q;              ///< [np]
   Scalar* G;              ///< [mp, np]
   Scalar* A;              ///< [pp, np]
@@ -46,7 +49,7 @@ struct Data {
 
   TORCHQP_HD Data(const Shape& s, Arena<Scalar>& arena)
       : shape(s),
-        Q(arena.take(int64_t{s.np} * s.np)),
+        Q(arena.take(s.diagonal ? s.np : int64_t{s.np} * s.np)),
         q(arena.take(s.np)),
         G(arena.take(int64_t{s.mp} * s.np)),
         A(arena.take(int64_t{s.pp} * s.np)),

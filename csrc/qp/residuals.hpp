@@ -45,6 +45,21 @@ TORCHQP_HD_CALL void constraint_values(const Team& team, const Data<Scalar>& dat
   }
 }
 
+/// y = Q z.
+///
+/// Team: every lane calls; z is visible to all on entry; ends with a sync.
+template <class Team, class Scalar>
+TORCHQP_HD_CALL void multiply_hessian(const Team& team, const Data<Scalar>& data, const Scalar* z,
+                                      Scalar* y) {
+  const Shape& s = data.shape;
+  if (s.diagonal) {
+    team.for_each(s.np, [&](int i) { y[i] = data.Q[i] * z[i]; });
+    team.template sync<Site::kFill>();
+  } else {
+    linalg::multiply<linalg::Into::kReplace>(team, data.Q, s.np, s.np, s.np, z, y);
+  }
+}
+
 /// x = C' v = G' v_rows + v_bounds.
 ///
 /// Team: every lane calls; v is visible to all on entry; ends with a sync.
@@ -87,7 +102,7 @@ TORCHQP_HD_CALL Residuals<Scalar> kkt_residuals(const Team& team, const Data<Sca
   const Shape& s = data.shape;
   const Scalar zero = broadcast<Scalar>(0);
   net_multipliers(team, s, it);
-  linalg::multiply<linalg::Into::kReplace>(team, data.Q, s.np, s.np, s.np, it.z, it.Qz);
+  multiply_hessian(team, data, it.z, it.Qz);
   linalg::multiply_transposed<linalg::Into::kReplace>(team, data.A, s.np, s.pp, s.np, it.nu,
                                                       it.Atnu);
   constraint_transpose(team, data, it.lam, it.Ctlam);

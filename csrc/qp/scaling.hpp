@@ -42,7 +42,11 @@ TORCHQP_HD_CALL void equilibrate(const Team& team, const Data<Scalar>& data,
   for (int pass = 0; pass < kRuizPasses; ++pass) {
     team.for_each(s.np, [&](int j) {
       Scalar size = zero;
-      for (int i = 0; i < s.np; ++i) size = max_norm(size, data.Q[i * s.np + j] * D[i]);
+      if (s.diagonal) {
+        size = absolute(data.Q[j] * D[j]);
+      } else {
+        for (int i = 0; i < s.np; ++i) size = max_norm(size, data.Q[i * s.np + j] * D[i]);
+      }
       for (int i = 0; i < s.mp; ++i) size = max_norm(size, data.G[i * s.np + j] * E[i]);
       for (int i = 0; i < s.pp; ++i) size = max_norm(size, data.A[i * s.np + j] * F[i]);
       next_D[j] = D[j] * detail::ruiz_factor(size * D[j]);
@@ -68,6 +72,10 @@ TORCHQP_HD_CALL void equilibrate(const Team& team, const Data<Scalar>& data,
     Scalar largest = zero;
     for (int j = 0; j < s.n; ++j) {
       largest = max_norm(largest, data.q[j] * D[j]);
+      if (s.diagonal) {
+        largest = max_norm(largest, data.Q[j] * (D[j] * D[j]));
+        continue;
+      }
       for (int i = 0; i < s.n; ++i)
         largest = max_norm(largest, data.Q[i * s.np + j] * (D[i] * D[j]));
     }
@@ -75,7 +83,8 @@ TORCHQP_HD_CALL void equilibrate(const Team& team, const Data<Scalar>& data,
   }
   team.template sync<Site::kScaling>();  // all have read q and Q
   team.for_each(s.np, [&](int i) {
-    for (int j = 0; j < s.np; ++j) {
+    if (s.diagonal && i < s.n) data.Q[i] = data.Q[i] * (cost * (D[i] * D[i]));
+    for (int j = 0; j < s.np && !s.diagonal; ++j) {
       // The padding's identity stays.
       if (i < s.n) data.Q[i * s.np + j] = data.Q[i * s.np + j] * (cost * (D[i] * D[j]));
     }

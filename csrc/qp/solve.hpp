@@ -4,6 +4,7 @@
 
 #include "core/status.hpp"
 #include "qp/condensed_form.hpp"
+#include "qp/diagonal_form.hpp"
 #include "qp/dual_form.hpp"
 #include "qp/polish.hpp"
 #include "qp/scaling.hpp"
@@ -14,7 +15,7 @@ TORCHQP_BEGIN_ISA_NAMESPACE
 /// Whether the dual form is tried first: rows only, and not many more of them than variables (then
 /// condensing is cheaper).
 TORCHQP_HD bool prefers_dual(const Shape& s) {
-  return !s.bounds && s.m <= 2 * s.n;
+  return !s.bounds && !s.diagonal && s.m <= 2 * s.n;
 }
 
 /// The merit at which a point counts as solved: single precision keeps a margin for the rounding of
@@ -31,7 +32,7 @@ struct Result {
   Scalar* residuals;              ///< [4]
   Scalar *status, *iterations;    ///< [1] Status as a number; [1]
   /// [1] which form's factor belongs to this solution: 1 the dual form's, -(cost scale) the
-  /// condensed form's.
+  /// condensed form's, 0 none: the diagonal form keeps no factor.
   Scalar* factor_tag;
 
   TORCHQP_HD Result(const Shape& s, Arena<Scalar>& arena)
@@ -59,8 +60,9 @@ struct Solver {
   Arena<Scalar> nowhere;  ///< gives a form that is never used no memory
   DualForm<Scalar> dual;
   CondensedForm<Scalar> condensed;
+  DiagonalForm<Scalar> diagonal;
 
-  /// The dual form has memory only where it is preferred.
+  /// A form has memory only where it may be used.
   TORCHQP_HD Solver(const Shape& s, const Settings& choice, Arena<Scalar>& arena)
       : data(s, arena),
         scale(s, arena),
@@ -72,7 +74,8 @@ struct Solver {
         ruiz(arena.take(2 * (int64_t{s.np} + s.mp + s.pp))),
         settings(choice),
         dual(data, scale, settings, prefers_dual(s) ? arena : nowhere),
-        condensed(data, scale, settings, arena) {}
+        condensed(data, scale, settings, s.diagonal ? nowhere : arena),
+        diagonal(data, scale, settings, s.diagonal ? arena : nowhere) {}
   Solver(const Solver&) = delete;  // the forms refer to data and scale
   Solver& operator=(const Solver&) = delete;
 };
@@ -98,7 +101,7 @@ TORCHQP_HD_CALL MaskOf<Scalar> invalid_data(const Data<Scalar>& data) {
     for (int64_t i = 0; i < count; ++i) sum = sum + (values[i] - values[i]);
     valid = both(valid, sum == broadcast<Scalar>(0));
   };
-  check(data.Q, int64_t{s.np} * s.np);
+  check(data.Q, s.diagonal ? s.np : int64_t{s.np} * s.np);
   check(data.q, s.np);
   check(data.G, int64_t{s.mp} * s.np);
   check(data.A, int64_t{s.pp} * s.np);
@@ -210,7 +213,7 @@ TORCHQP_HD_CALL void store(const Team& team, Solver<Scalar>& solver, MaskOf<Scal
     put(out.residuals[2], r.dual_sign / (one + r.dual_sign_reference));
     put(out.residuals[3], r.gap / (one + r.gap_reference));
     put(out.status[0], status);
-    put(out.factor_tag[0], dual ? one : -solver.scale.cost[0]);
+    put(out.factor_tag[0], dual ? one : s.diagonal ? broadcast<Scalar>(0) : -solver.scale.cost[0]);
   });
   team.template sync<Site::kFinish>();
 }
@@ -297,14 +300,16 @@ TORCHQP_HD_CALL void solve(const Team& team, Solver<Scalar>& solver, bool warm, 
   if (!all(finished)) {
     Outcome<Scalar> outcome = fresh;
     equilibrate(team, solver.data, solver.scale, zero, solver.ruiz);
-    const auto convex = solver.condensed.setup(team);
+    const auto convex = s.diagonal ? solver.diagonal.setup(team) : solver.condensed.setup(team);
     reset_iterate(team, s, solver.it);
     const auto bent = both(negate(finished), negate(convex));
     detail::store(team, solver, bent, unknown, detail::number<Scalar>(Status::kNotConvex), false);
     const auto frozen = either(finished, bent);
     if (!all(frozen)) {
       const Residuals<Scalar> r =
-          detail::run_form(team, solver, solver.condensed, warm, keep_factor, frozen, outcome);
+          s.diagonal ? detail::run_form(team, solver, solver.diagonal, warm, false, frozen, outcome)
+                     : detail::run_form(team, solver, solver.condensed, warm, keep_factor, frozen,
+                                        outcome);
       const Scalar merit = r.merit(solver.settings);
       // The dual form's point stays where it is the better of two that both fall short.
       const auto proved = either(outcome.primal_infeasible, outcome.dual_infeasible);

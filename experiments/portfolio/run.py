@@ -1,7 +1,7 @@
 """Reproduces the portfolio experiment of "You Shall Pass" (arXiv 2307.16304, Fig. 3).
 
     python experiments/portfolio/run.py            # minutes: batch 32, 30 epochs, lam 0, .1, 1
-    python experiments/portfolio/run.py --full     # the paper's protocol, hours
+    python experiments/portfolio/run.py --full     # the paper's protocol, about 6 hours
 
 Prints tables and writes results.json, regret.png and gradients.png (report.md discusses them).
 """

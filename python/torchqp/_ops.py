@@ -112,6 +112,8 @@ def _fake_solve(*inputs: Any) -> tuple[Tensor, ...]:
     n, m, p, batch = check_problem(*args[:14], diagonal=args.diagonal)
     bounds = args.lb is not None or args.ub is not None
     rows = p + (m if not bounds and m <= 2 * n else 0)
+    kept_diagonal = args.diagonal and 2 * (m + p) <= n
+    factor_size = 1 if kept_diagonal else 1 + n * n + rows * rows
     new = args.q.new_empty
     return (
         new(*batch, n),
@@ -123,7 +125,7 @@ def _fake_solve(*inputs: Any) -> tuple[Tensor, ...]:
         new(batch, dtype=torch.int32),
         new(*batch, 4),
         new(*batch, m + n if bounds else m, dtype=torch.int8),
-        new(*batch, 1 + n * n + rows * rows if args.save_factor else 0),
+        new(*batch, factor_size if args.save_factor else 0),
     )
 
 

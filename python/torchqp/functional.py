@@ -20,7 +20,7 @@ _FAILURES = ("nan", "best")
 
 
 class Diag(NamedTuple):
-    """A diagonal Q, given as its diagonal: no n x n matrix is passed, and its gradient is [*, n].
+    """A diagonal Q, given as its diagonal: O(n) storage and, with few rows, O(n) work an iteration.
 
     Attributes:
         d: [*, n], entries >= 0.

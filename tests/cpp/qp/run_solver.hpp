@@ -31,7 +31,9 @@ void fill_matrices(const Data<Scalar>& data, const support::QpBatch<Element<Scal
           set(to[i * s.np + j], w,
               i < rows && j < cols ? from[(size_t(w) * rows + i) * cols + j] : T(0));
     };
-    for (int i = 0; i < s.np; ++i)
+    for (int i = 0; i < s.np && s.diagonal; ++i)
+      set(data.Q[i], w, i < s.n ? batch.Q[w * s.n + i] : T(1));
+    for (int i = 0; i < s.np && !s.diagonal; ++i)
       for (int j = 0; j < s.np; ++j) {
         T value = i == j ? 1 : 0;
         if (i < s.n && j < s.n && batch.dims.diagonal) value = i == j ? batch.Q[w * s.n + i] : 0;
@@ -138,7 +140,7 @@ Problems<double> run_solver(const Launch& launch, const support::QpBatch<Element
       for (int i = 0; i < shape.m; ++i) append(factor.K + (shape.pp + i) * factor.rows, shape.p);
       triangle(solver.dual.schur.trailing(), factor.rows, shape.m);
       append(factor.inverse_K + shape.pp, shape.m);
-    } else {
+    } else if (out[kFactorTag] < 0) {
       triangle(solver.condensed.H, shape.np, shape.n), append(solver.condensed.inverse_H, shape.n);
       triangle(solver.condensed.S, shape.pp, shape.p), append(solver.condensed.inverse_S, shape.p);
     }

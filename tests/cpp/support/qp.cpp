@@ -85,6 +85,7 @@ const std::vector<Family>& families() {
       {"upper bounds", 6, 2, 0, false, true, false, true, false, false, 0.2, 0},
       {"everything", 7, 6, 2, true, true, true, true, false, false, 0.3, 0.1},
       {"diagonal", 8, 3, 1, false, true, true, true, true, false, 0, 0},
+      {"simplex", 9, 0, 1, false, false, true, false, true, false, 0, 0},
       {"diagonal rows", 6, 5, 2, false, true, false, false, true, false, 0, 0},
       {"singular", 8, 12, 2, false, true, true, true, false, true, 0, 0},
       {"linear program", 6, 7, 2, false, true, true, true, true, true, 0, 0},

@@ -1,0 +1,89 @@
+"""A diagonal Q has the solution and the gradients of the same Q given as a matrix."""
+
+import pytest
+import torch
+
+import torchqp
+from torchqp import Diag, testing
+
+# n, m, p, lb, ub: few rows (kept diagonal), many rows (made dense), each kind of constraint.
+SHAPES = [
+    (8, 0, 1, True, True),
+    (8, 2, 2, True, False),
+    (20, 3, 2, False, False),
+    (30, 0, 0, True, True),
+    (12, 4, 2, True, True),
+    (12, 0, 0, False, False),
+    (9, 1, 0, False, True),
+    (6, 5, 2, True, True),
+]
+LIMIT = {torch.float64: 1e-9, torch.float32: 1e-3}
+
+
+def _problem(n: int, m: int, p: int, lb: bool, ub: bool, seed: int) -> tuple:
+    """The diagonal and the other arguments of a feasible batch of 11, in float64."""
+    generator = torch.Generator().manual_seed(seed)
+    batch, options = 11, {"generator": generator, "dtype": torch.float64}
+    d, inner = torch.rand(batch, n, **options) + 0.1, torch.rand(batch, n, **options)
+    problem = {"q": torch.randn(batch, n, **options)}
+    if m:
+        problem["G"] = torch.randn(batch, m, n, **options)
+        problem["h"] = testing.times(problem["G"], inner) + 0.1
+    if m > 2:
+        problem["h_lower"] = problem["h"] - 0.3
+    if p:
+        problem["A"] = torch.randn(batch, p, n, **options)
+        problem["b"] = testing.times(problem["A"], inner)
+    if lb:
+        problem["lb"] = torch.zeros(n, dtype=torch.float64)
+    if ub:
+        problem["ub"] = torch.ones(n, dtype=torch.float64)
+    return d, problem
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_diagonal_and_matrix_agree(shape: tuple, dtype: torch.dtype) -> None:
+    for seed in range(3):
+        d, problem = _problem(*shape, seed)
+        weights = torch.linspace(-1, 2, shape[0], dtype=dtype)
+        results = []
+        for make in (Diag, torch.diag_embed):
+            leaves = {k: v.to(dtype).requires_grad_() for k, v in problem.items()}
+            entries = d.to(dtype).requires_grad_()
+            solution = torchqp.solve_qp(make(entries), **leaves)
+            assert solution.status.tolist() == [0] * 11
+            loss = (solution.z * weights).sum()
+            loss = loss + sum(x.square().sum() for x in (solution.nu, solution.lam))
+            grads = torch.autograd.grad(loss, [entries, *leaves.values()])
+            results.append([solution.z.detach(), *grads])
+        for ours, dense in zip(*results, strict=True):
+            assert testing.relative_error(ours, dense) <= LIMIT[dtype]
+
+
+def test_an_entry_may_be_zero_where_bounds_hold_the_variable() -> None:
+    d = torch.tensor([1.0, 0.0, 2.0, 0.0], dtype=torch.float64)
+    q = torch.tensor([-3.0, 1.0, 0.5, -1.0], dtype=torch.float64)
+    z = torchqp.solve_qp(Diag(d), q, lb=-1.0, ub=2.0).raise_for_status().z
+    expected = torch.tensor([2.0, -1.0, -0.25, 2.0], dtype=torch.float64)
+    assert float((z - expected).abs().max()) <= 1e-12
+
+
+def test_a_negative_entry_is_not_convex_and_an_unheld_one_unbounded() -> None:
+    d = torch.tensor([[1.0, -1.0], [1.0, 0.0], [1.0, 1.0]], dtype=torch.float64)
+    q = torch.tensor([0.5, -1.0], dtype=torch.float64)
+    solution = torchqp.solve_qp(Diag(d), q, lb=0.0)
+    assert solution.status.tolist() == [7, 3, 0]
+    assert solution.z[2].tolist() == pytest.approx([0.0, 1.0], abs=1e-12)
+
+
+def test_a_vertex_of_the_simplex_has_an_exactly_zero_gradient() -> None:
+    w = torch.zeros(5, 40, dtype=torch.float64)
+    w[range(5), range(5)] = 3.0
+    w.requires_grad_()
+    ones = torch.ones(1, 40, dtype=torch.float64)
+    z = torchqp.Projection(A=ones, b=1.0, lb=0.0)(w)
+    vertex = torch.eye(5, 40, dtype=torch.float64)
+    assert torch.equal(z.detach() != 0, vertex != 0)
+    assert float((z.detach() - vertex).abs().max()) <= 1e-15
+    (grad,) = torch.autograd.grad((z * torch.randn_like(z)).sum(), w)
+    assert torch.equal(grad, torch.zeros_like(grad))
