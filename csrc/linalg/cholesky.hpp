@@ -18,15 +18,16 @@ enum class Pivot {
 ///
 ///   in   H             [n, n]  row-major, rows `stride` apart; lower triangle read
 ///   in   tolerance     relative to the diagonal entry that the pivot started from
-///   out  H             [n, n]  lower triangle holds L; the strict upper triangle of diagonal tiles
-///   is undefined out  inverse_diag  [n]     1 / L_ii; NaN or 0 as Pivot says
+///   out  H             [n, n]  lower triangle holds L; the strict upper triangle of diagonal
+///                              tiles is undefined
+///   out  inverse_diag  [n]     1 / L_ii; NaN or 0 as Pivot says
 ///
 /// n is a multiple of the tile; pad with identity rows (they stay identity).
 ///
 /// Team:    every lane calls with equal arguments; H is visible to all on entry; ends with a sync.
 /// Bitwise: equal for every team size and tile (each entry is one sum over k in order).
 /// Cost:    n^3/3 fused multiply-adds, 2 n / tile barriers. Left-looking: each entry is written
-/// once.
+///          once.
 template <Pivot kPivot, class Team, class Scalar>
 TORCHQP_HD_CALL void factor_cholesky(const Team& team, Scalar* H, int stride, int n,
                                      Scalar* inverse_diag, double tolerance) {

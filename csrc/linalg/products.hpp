@@ -12,12 +12,13 @@ enum class Into { kReplace, kAdd };
 
 /// y (+)= A x.
 ///
-///   in  A  [rows, cols]  row-major, rows `stride` apart     in  x  [cols]     out  y  [rows],
-///   distinct from x
+///   in   A  [rows, cols]  row-major, rows `stride` apart
+///   in   x  [cols]
+///   out  y  [rows]        distinct from x
 ///
 /// Team:    every lane calls; A and x are visible to all on entry; ends with a sync.
-/// Bitwise: equal for every team size and tile: one sum over columns ascending.   Cost: rows * cols
-/// fused multiply-adds.
+/// Bitwise: equal for every team size and tile: one sum over columns ascending.
+/// Cost:    rows * cols fused multiply-adds.
 template <Into kInto, class Team, class Scalar>
 TORCHQP_HD_CALL void multiply(const Team& team, const Scalar* A, int stride, int rows, int cols,
                               const Scalar* x, Scalar* y) {
@@ -57,13 +58,14 @@ TORCHQP_HD_CALL void multiply_transposed(const Team& team, const Scalar* A, int 
 
 /// P (+)= X Y' for the rows of two matrices.
 ///
-///   in  X  [rows, depth]     in  Y  [cols, depth]     out  P  [rows, cols]
-///   lower_only: X and Y are the same matrix and only the lower triangle of P is computed; it is
-///   mirrored into the upper.
+///   in   X           [rows, depth]
+///   in   Y           [cols, depth]
+///   in   lower_only  P is symmetric: its lower triangle is computed and mirrored into the upper
+///   out  P           [rows, cols]
 ///
 /// Team:    every lane calls; X and Y are visible to all on entry; ends with a sync.
-/// Bitwise: equal for every team size and tile.   Cost: rows * cols * depth fused multiply-adds
-/// (half with lower_only).
+/// Bitwise: equal for every team size and tile.
+/// Cost:    rows * cols * depth fused multiply-adds, half with lower_only.
 template <Into kInto, class Team, class Scalar>
 TORCHQP_HD_CALL void multiply_rows(const Team& team, const Scalar* X, int x_stride, int rows,
                                    const Scalar* Y, int y_stride, int cols, int depth, Scalar* P,
@@ -116,11 +118,14 @@ TORCHQP_HD_CALL void subtract_gram(const Team& team, const Scalar* X, int x_stri
 
 /// H = Q + G' diag(weight) G, lower triangle.
 ///
-///   in  Q  [n, n]     in  G  [rows, n]     in  weight  [rows]     out  H  [n, n], lower triangle
-///   and diagonal tiles
+///   in   Q       [n, n]
+///   in   G       [rows, n]
+///   in   weight  [rows]
+///   out  H       [n, n]     lower triangle and diagonal tiles
 ///
 /// Team:    every lane calls; Q, G and weight are visible to all on entry; ends with a sync.
-/// Bitwise: equal for every team size and tile.   Cost: rows n^2/2 fused multiply-adds.
+/// Bitwise: equal for every team size and tile.
+/// Cost:    rows n^2/2 fused multiply-adds.
 template <class Team, class Scalar>
 TORCHQP_HD_CALL void add_weighted_gram(const Team& team, const Scalar* Q, const Scalar* G,
                                        int stride, int n, int rows, const Scalar* weight,

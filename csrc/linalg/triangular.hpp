@@ -14,9 +14,10 @@ TORCHQP_BEGIN_ISA_NAMESPACE
 ///   in/out  x             [n]
 ///
 /// Team:    every lane calls with equal arguments; L and x are visible to all on entry; ends with a
-/// sync. Bitwise: equal for every team size and tile: x_i is one sum over k ascending. Cost: n^2/2
-/// fused multiply-adds, 2 n / tile barriers. Right-looking, so that all rows below a tile work at
-/// once.
+///          sync.
+/// Bitwise: equal for every team size and tile: x_i is one sum over k ascending.
+/// Cost:    n^2/2 fused multiply-adds, 2 n / tile barriers. Right-looking, so that all rows below a
+///          tile work at once.
 template <class Team, class Scalar>
 TORCHQP_HD_CALL void solve_lower(const Team& team, const Scalar* L, int stride, int n,
                                  const Scalar* inverse_diag, Scalar* x) {
@@ -90,11 +91,14 @@ TORCHQP_HD_CALL void solve_cholesky(const Team& team, const Scalar* L, int strid
 
 /// Every row of X <- L^-1 (row): X L^-T for a whole matrix.
 ///
-///   in      L  [n, n]     in/out  X  [rows, n], rows `x_stride` apart; rows is a multiple of the
-///   tile
+///   in      L             [n, n]
+///   in      inverse_diag  [n]        1 / L_ii
+///   in/out  X             [rows, n]  rows `x_stride` apart; rows is a multiple of the tile
 ///
 /// Team:    rows are independent; every lane calls; X and L are visible to all on entry; ends with
-/// a sync. Bitwise: equal for every team size and tile.   Cost: rows n^2/2 fused multiply-adds.
+///          a sync.
+/// Bitwise: equal for every team size and tile.
+/// Cost:    rows n^2/2 fused multiply-adds.
 template <class Team, class Scalar>
 TORCHQP_HD_CALL void solve_lower_rows(const Team& team, const Scalar* L, int stride, int n,
                                       const Scalar* inverse_diag, Scalar* X, int x_stride,

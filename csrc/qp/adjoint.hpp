@@ -6,7 +6,7 @@
 //   [ A    0    0    ] [ d_nu    ] = - [ g_nu    ]      C = (G, identity for bounds), I the sides
 //   that hold [ C_I  0    0    ] [ d_lam_I ]     [ g_lam_I ]
 //
-// The matrix is symmetric, so that the adjoint (methods: OptNet, eq. 7 in symmetric form), the
+// The matrix is symmetric, so that the adjoint (OptNet, eq. 7, in symmetric form), the
 // tangent and the second derivatives are all this one solve. Where it is singular (dependent active
 // sides, directions that nothing holds) the answer is that of the regularised factor after
 // refinement: finite, and exact on what the system determines.

@@ -16,18 +16,18 @@ namespace torchqp::qp {
 TORCHQP_BEGIN_ISA_NAMESPACE
 
 template <class Scalar>
-struct CondensedForm : PrimalForm<Scalar> {
-  using PrimalForm<Scalar>::data;
-  using PrimalForm<Scalar>::settings;
-  using PrimalForm<Scalar>::weight;
+struct CondensedForm : PrimalForm<CondensedForm<Scalar>, Scalar> {
+  using PrimalForm<CondensedForm<Scalar>, Scalar>::data;
+  using PrimalForm<CondensedForm<Scalar>, Scalar>::settings;
+  using PrimalForm<CondensedForm<Scalar>, Scalar>::weight;
   Scalar *base, *H, *inverse_H;  ///< [np, np] [np, np] [np]; base = Q + rho I + sigma A'A
   Scalar *U, *S, *inverse_S;     ///< [pp, np] rows of L^-1 A'; [pp, pp] [pp]
   Scalar* g;                     ///< [np]
-  Scalar* ones;                  ///< [max(pp, 1)]
+  Scalar* ones;                  ///< [pp]
 
   TORCHQP_HD CondensedForm(const Data<Scalar>& problem, const Scale<Scalar>& units,
                            const Settings& choice, Arena<Scalar>& arena)
-      : PrimalForm<Scalar>(problem, units, choice, arena) {
+      : PrimalForm<CondensedForm<Scalar>, Scalar>(problem, units, choice, arena) {
     const Shape& s = problem.shape;
     base = arena.take(int64_t{s.np} * s.np), H = arena.take(int64_t{s.np} * s.np),
     inverse_H = arena.take(s.np);
@@ -142,18 +142,6 @@ struct CondensedForm : PrimalForm<Scalar> {
     this->weigh_active(team, it);
     team.for_each(data.shape.k, [&](int i) { weight[i] = it.weight[i]; });
     project_equalities(team);
-  }
-
-  template <class Team>
-  TORCHQP_HD_CALL void factor_active(const Team& team, const Iterate<Scalar>& it) const {
-    this->weigh_active(team, it);
-    factor(team, it.weight);
-  }
-
-  template <class Team>
-  TORCHQP_HD_CALL void direction_active(const Team& team, const Iterate<Scalar>& it) const {
-    this->aim_active(team, it);
-    direction(team, it);
   }
 };
 

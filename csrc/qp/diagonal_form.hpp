@@ -14,10 +14,10 @@ namespace torchqp::qp {
 TORCHQP_BEGIN_ISA_NAMESPACE
 
 template <class Scalar>
-struct DiagonalForm : PrimalForm<Scalar> {
-  using PrimalForm<Scalar>::data;
-  using PrimalForm<Scalar>::settings;
-  using PrimalForm<Scalar>::weight;
+struct DiagonalForm : PrimalForm<DiagonalForm<Scalar>, Scalar> {
+  using PrimalForm<DiagonalForm<Scalar>, Scalar>::data;
+  using PrimalForm<DiagonalForm<Scalar>, Scalar>::settings;
+  using PrimalForm<DiagonalForm<Scalar>, Scalar>::weight;
   int rows;       ///< pp + mp
   Scalar *h, *g;  ///< [np] [np]
   Scalar *V, *S, *inverse_S,
@@ -25,7 +25,7 @@ struct DiagonalForm : PrimalForm<Scalar> {
 
   TORCHQP_HD DiagonalForm(const Data<Scalar>& problem, const Scale<Scalar>& units,
                           const Settings& choice, Arena<Scalar>& arena)
-      : PrimalForm<Scalar>(problem, units, choice, arena),
+      : PrimalForm<DiagonalForm<Scalar>, Scalar>(problem, units, choice, arena),
         rows(problem.shape.pp + problem.shape.mp) {
     const Shape& s = problem.shape;
     h = arena.take(s.np), g = arena.take(s.np);
@@ -116,18 +116,6 @@ struct DiagonalForm : PrimalForm<Scalar> {
       });
     }
     team.template sync<Site::kCondensedSolve>();
-  }
-
-  template <class Team>
-  TORCHQP_HD_CALL void factor_active(const Team& team, const Iterate<Scalar>& it) const {
-    this->weigh_active(team, it);
-    factor(team, it.weight);
-  }
-
-  template <class Team>
-  TORCHQP_HD_CALL void direction_active(const Team& team, const Iterate<Scalar>& it) const {
-    this->aim_active(team, it);
-    direction(team, it);
   }
 };
 

@@ -43,8 +43,9 @@ struct DualFactor {
 
   /// d = -[Q C'; C 0]^-1 g by this factor, where C = (A, G with the rows that `mask` leaves).
   ///
-  ///   in  g_z [np], g_c [rows], mask [mp] nonzero where a row takes part     out  d_z [np], d_c
-  ///   [rows]
+  ///   in   mask      [mp]           nonzero where a row takes part
+  ///   in   g_z, g_c  [np], [rows]
+  ///   out  d_z, d_c  [np], [rows]
   ///
   /// Team: every lane calls; inputs are visible to all on entry; ends with a sync.
   template <class Team>

@@ -117,12 +117,14 @@ TORCHQP_HD_CALL MaskOf<Scalar> revise_active(const Team& team, const Shape& s,
 
 /// Solves on the active set of the iterate and keeps the result where it is better.
 ///
-///   in/out  it          the best interior iterate; on return, also in the best_ arrays, the
-///   polished point where accepted in      candidates  problems to work on out     outcome merit of
-///   the accepted points returns             where the polished point was accepted
+///   in/out   it          the best interior iterate; on return, also in the best_ arrays, the
+///                        polished point where it was accepted
+///   in       candidates  problems to work on
+///   in/out   outcome     merit, replaced where accepted
+///   returns              where the polished point was accepted
 ///
-/// Team: every lane calls with equal arguments; the iterate is visible to all on entry; ends with a
-/// sync.
+/// Team:    every lane calls with equal arguments; the iterate is visible to all on entry; ends
+///          with a sync.
 template <class Team, class Scalar, class Form>
 TORCHQP_HD_CALL MaskOf<Scalar> polish(const Team& team, const Data<Scalar>& data,
                                       const Scale<Scalar>& scale, const Settings& settings,

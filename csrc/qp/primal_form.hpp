@@ -19,7 +19,8 @@ inline constexpr double equality_shift_v = sizeof(Element<Scalar>) == 8 ? 1e-12 
 template <class Scalar>
 inline constexpr double certificate_v = sizeof(Element<Scalar>) == 8 ? 1e-9 : 1e-5;
 
-template <class Scalar>
+/// Derived offers factor and direction (see interior_point.hpp) and sets `weight` in factor.
+template <class Derived, class Scalar>
 struct PrimalForm {
   const Data<Scalar>& data;
   const Scale<Scalar>& scale;
@@ -78,16 +79,27 @@ struct PrimalForm {
     team.template sync<Site::kCondensedFactor>();
   }
 
-  /// it.t for a step to where the active sides hold. The error that finite weights leave shrinks by
-  /// their inverse a step.
+  /// The factor for the sides that hold, it.active.
   template <class Team>
-  TORCHQP_HD void aim_active(const Team& team, const Iterate<Scalar>& it) const {
+  TORCHQP_HD_CALL void factor_active(const Team& team, const Iterate<Scalar>& it) const {
+    weigh_active(team, it);
+    derived().factor(team, it.weight);
+  }
+
+  /// A step to where the sides that hold are met: dz, dnu, dlam from r_d, r_p and y. The error that
+  /// finite weights leave shrinks by their inverse with every step.
+  template <class Team>
+  TORCHQP_HD_CALL void direction_active(const Team& team, const Iterate<Scalar>& it) const {
     const Scalar zero = broadcast<Scalar>(0);
     team.for_each(data.shape.k, [&](int i) {
       it.t[i] = weight[i] * select(it.active[i] != zero, it.y[i] - it.active_bound(i), zero);
     });
     team.template sync<Site::kPolishStep>();
+    derived().direction(team, it);
   }
+
+ private:
+  TORCHQP_HD const Derived& derived() const { return static_cast<const Derived&>(*this); }
 };
 
 TORCHQP_END_ISA_NAMESPACE

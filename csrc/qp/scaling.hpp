@@ -23,8 +23,8 @@ TORCHQP_HD Scalar ruiz_factor(Scalar size) {
 /// the factors.
 ///
 ///   in/out  data, scale
-///   in      given_cost  factor of the objective where positive; else it is chosen here
-///   work    factor    [2 (np + mp + pp)]
+///   in      given_cost   factor of the objective where positive; else it is chosen here
+///   work    factor       [2 (np + mp + pp)]
 ///
 /// Team:    every lane calls; data and scale are visible to all on entry; ends with a sync.
 /// Source:  D. Ruiz, RAL-TR-2001-034. The objective is scaled by the largest of its scaled entries.

@@ -246,11 +246,12 @@ TORCHQP_HD Scalar verdict(const Settings& settings, Scalar merit, const Outcome<
 ///   in/out  solver        data filled, consumed; result written for every problem of the pack
 ///   in      warm          start from solver.warm_*
 ///   in      keep_factor   leave the factor of the final active set in the form that
-///   result.factor_tag names
+///                         result.factor_tag names
 ///
-/// Team: every lane calls with equal arguments; the data are visible to all on entry; ends with a
-/// sync. Bitwise: equal for every team size; a problem's result does not depend on its company in
-/// the pack. Never allocates. Bounded: at most 2 forms x 2 stages x max_iter iterations.
+/// Team:    every lane calls with equal arguments; the data are visible to all on entry; ends with
+///          a sync.
+/// Bitwise: equal for every team size; a problem's result does not depend on its company.
+/// Cost:    at most 2 forms x 2 stages x max_iter iterations; never allocates.
 template <class Team, class Scalar>
 TORCHQP_HD_CALL void solve(const Team& team, Solver<Scalar>& solver, bool warm, bool keep_factor) {
   const Shape& s = solver.data.shape;
