@@ -129,12 +129,11 @@ void write_member(const qp::Solver<Scalar>& solver, const ProblemBatch<T>& probl
   for (int i = 0; i < s.n; ++i) out.z[member * s.n + i] = value(result.z[i]);
   for (int i = 0; i < s.p; ++i) out.nu[member * s.p + i] = value(result.nu[i]);
   for (int i = 0; i < s.m; ++i) out.lam[member * s.m + i] = value(result.lam[i]);
+  // Keeps a NaN, and turns -0 into 0.
+  const auto positive_part = [](T x) { return x <= T(0) ? T(0) : x; };
   for (int i = 0; i < s.n; ++i) {
-    if (dims.ub) out.lam_ub[member * s.n + i] = std::max(value(result.lam[s.mp + i]), T(0));
-    if (dims.lb) out.lam_lb[member * s.n + i] = std::max(-value(result.lam[s.mp + i]), T(0));
-    // std::max drops a NaN; a failed member must show it.
-    if (dims.ub && !shown) out.lam_ub[member * s.n + i] = std::numeric_limits<T>::quiet_NaN();
-    if (dims.lb && !shown) out.lam_lb[member * s.n + i] = std::numeric_limits<T>::quiet_NaN();
+    if (dims.ub) out.lam_ub[member * s.n + i] = positive_part(value(result.lam[s.mp + i]));
+    if (dims.lb) out.lam_lb[member * s.n + i] = positive_part(-value(result.lam[s.mp + i]));
   }
   const int sides = s.m + (s.bounds ? s.n : 0);
   for (int i = 0; i < sides; ++i) {

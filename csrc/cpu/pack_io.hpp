@@ -22,16 +22,17 @@ struct Members {
 };
 
 /// to[i] = member's from(i), or `absent` when the argument is not there; to[size .. padded) =
-/// `absent`.
+/// `absent`. Entries of `to` lie `stride` apart.
 template <class Scalar, class T, int W>
 void load_vector(Scalar* to, int padded, const StridedArray<T>& from, int size, double absent,
-                 const Members<W>& members) {
-  for (int i = 0; i < padded; ++i) to[i] = broadcast<Scalar>(absent);
+                 const Members<W>& members, int stride = 1) {
+  for (int i = 0; i < padded; ++i) to[i * stride] = broadcast<Scalar>(absent);
   if (from.data == nullptr) return;
   const T* start[W];
   for (int w = 0; w < W; ++w) start[w] = from.data + from.batch.offset(members.index[w]);
   for (int i = 0; i < size; ++i) {
-    for (int w = 0; w < W; ++w) set(to[i], w, static_cast<Element<Scalar>>(start[w][i * from.row]));
+    for (int w = 0; w < W; ++w)
+      set(to[i * stride], w, static_cast<Element<Scalar>>(start[w][i * from.row]));
   }
 }
 
@@ -63,14 +64,8 @@ void load_hessian(Scalar* to, const qp::Shape& s, const StridedArray<T>& Q, bool
     return;
   }
   if (diagonal) {
-    // The last row serves as the buffer and is cleared as the diagonal moves to its place.
-    for (int64_t i = 0; i < int64_t{s.np} * (s.np - 1); ++i) to[i] = zero;
-    Scalar* last = to + int64_t{s.np} * (s.np - 1);
-    load_vector(last, s.np, Q, s.n, 1, members);
-    for (int i = 0; i + 1 < s.np; ++i) {
-      to[i * (s.np + 1)] = last[i];
-      last[i] = zero;
-    }
+    for (int64_t i = 0; i < int64_t{s.np} * s.np; ++i) to[i] = zero;
+    load_vector(to, s.np, Q, s.n, 1, members, s.np + 1);
     return;
   }
   load_matrix(to, s.np, s.np, Q, s.n, s.n, members);

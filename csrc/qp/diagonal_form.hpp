@@ -18,10 +18,10 @@ struct DiagonalForm : PrimalForm<DiagonalForm<Scalar>, Scalar> {
   using PrimalForm<DiagonalForm<Scalar>, Scalar>::data;
   using PrimalForm<DiagonalForm<Scalar>, Scalar>::settings;
   using PrimalForm<DiagonalForm<Scalar>, Scalar>::weight;
-  int rows;       ///< pp + mp
-  Scalar *h, *g;  ///< [np] [np]
-  Scalar *V, *S, *inverse_S,
-      *d;  ///< [rows, np] rows of (A, G) diag(h); [rows, rows] [rows]; [rows]
+  int rows;                   ///< pp + mp
+  Scalar *h, *g;              ///< [np] [np]
+  Scalar *V, *S, *inverse_S;  ///< [rows, np] rows of (A, G) diag(h); [rows, rows] [rows]
+  Scalar *d, *x;              ///< [rows] 1 / W of the rows; multipliers of A, then of G
 
   TORCHQP_HD DiagonalForm(const Data<Scalar>& problem, const Scale<Scalar>& units,
                           const Settings& choice, Arena<Scalar>& arena)
@@ -30,7 +30,7 @@ struct DiagonalForm : PrimalForm<DiagonalForm<Scalar>, Scalar> {
     const Shape& s = problem.shape;
     h = arena.take(s.np), g = arena.take(s.np);
     V = arena.take(int64_t{rows} * s.np), S = arena.take(int64_t{rows} * rows);
-    inverse_S = arena.take(rows), d = arena.take(rows);
+    inverse_S = arena.take(rows), d = arena.take(rows), x = arena.take(rows);
   }
 
   /// Returns where Q is convex.
@@ -93,9 +93,6 @@ struct DiagonalForm : PrimalForm<DiagonalForm<Scalar>, Scalar> {
       it.dz[i] = h[i] * g[i];
     });
     team.template sync<Site::kCondensedSolve>();
-    // The multipliers of A and G stand behind each other in the first row of V, which the factor no
-    // longer needs.
-    Scalar* x = V;
     linalg::multiply<kReplace>(team, data.A, s.np, s.pp, s.np, it.dz, x);
     linalg::multiply<kReplace>(team, data.G, s.np, s.mp, s.np, it.dz, x + s.pp);
     team.for_each(rows,

@@ -5,8 +5,12 @@
 //   evaluate(team, it)          fills it.y, it.r_d, it.r_p; returns Progress
 //   factor(team, weight)        factors the system below for the weights W [k]
 //   direction(team, it)         from it.t, it.r_d, it.r_p: dz, dnu, dlam, dy with
-//                               Q dz + A'dnu + C'dlam = -r_d,  A dz = -r_p,  dlam = t + W dy,  dy =
-//                               C dz
+//                                 Q dz + A'dnu + C'dlam = -r_d,   A dz = -r_p,
+//                                 dlam = t + W dy,   dy = C dz
+//   recover(team, it)           z and nu that belong to the multipliers, where it does not iterate
+//                               on them
+//   factor_active(team, it)     factors the KKT matrix of the sides that hold, it.active
+//   direction_active(team, it)  from it.r_d, it.r_p, it.y: the step to where those sides are met
 //
 // A step keeps for each side s > 0, lam > 0 and moves towards s lam = sigma mu. One step length
 // serves primal and dual.

@@ -111,6 +111,7 @@ def _fake_solve(*inputs: Any) -> tuple[Tensor, ...]:
     args = SolveInputs(*inputs)
     n, m, p, batch = check_problem(*args[:14], diagonal=args.diagonal)
     bounds = args.lb is not None or args.ub is not None
+    # As keeps_diagonal and factor_size in csrc/core/problem.hpp.
     rows = p + (m if not bounds and m <= 2 * n else 0)
     kept_diagonal = args.diagonal and 2 * (m + p) <= n
     factor_size = 1 if kept_diagonal else 1 + n * n + rows * rows

@@ -60,6 +60,21 @@ def test_diagonal_and_matrix_agree(shape: tuple, dtype: torch.dtype) -> None:
             assert testing.relative_error(ours, dense) <= LIMIT[dtype]
 
 
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_the_fake_kernel_knows_the_size_of_the_factor(shape: tuple) -> None:
+    d, problem = _problem(*shape, seed=0)
+    names = ("G", "h_lower", "h", "A", "b", "lb", "ub")
+    tensors = (d, problem["q"], *(problem.get(name) for name in names), *[None] * 5)
+    options = (True, "kkt", [], 1e-8, 1e-8, 100, True, False, True)
+    real = torch.ops.torchqp.solve(*tensors, *options)
+    fake = torch.ops.torchqp.solve(
+        *(None if t is None else t.to("meta") for t in tensors), *options
+    )
+    assert [t.shape for t in fake] == [t.shape for t in real]
+    n, m, p = shape[:3]
+    assert (real[-1].shape[-1] == 1) == (2 * (m + p) <= n)
+
+
 def test_an_entry_may_be_zero_where_bounds_hold_the_variable() -> None:
     d = torch.tensor([1.0, 0.0, 2.0, 0.0], dtype=torch.float64)
     q = torch.tensor([-3.0, 1.0, 0.5, -1.0], dtype=torch.float64)
