@@ -69,11 +69,13 @@ struct ProblemBatch {
 /// Where the solutions go: contiguous, batch first. Every entry is written, whatever the outcome.
 template <class T>
 struct SolutionBatch {
-  T* z = nullptr;                 ///< [batch, n]
-  T* nu = nullptr;                ///< [batch, p]
-  T* lam = nullptr;               ///< [batch, m]
-  T* lam_lb = nullptr;            ///< [batch, n], or nullptr without lb
-  T* lam_ub = nullptr;            ///< [batch, n], or nullptr without ub
+  T* z = nullptr;       ///< [batch, n]
+  T* nu = nullptr;      ///< [batch, p]
+  T* lam = nullptr;     ///< [batch, m]
+  T* lam_lb = nullptr;  ///< [batch, n], or nullptr without lb
+  T* lam_ub = nullptr;  ///< [batch, n], or nullptr without ub
+  T* slack = nullptr;   ///< [batch, m] h - G z, +inf without an upper side, NaN where z is; or
+                        ///< nullptr when not wanted
   int32_t* status = nullptr;      ///< [batch] Status
   int32_t* iterations = nullptr;  ///< [batch] interior-point iterations, over all forms tried
   T* residuals = nullptr;    ///< [batch, 4] stationarity, primal, dual sign, gap; each r / (1 + its
@@ -112,12 +114,14 @@ inline bool keeps_diagonal(const Dims& dims) {
   return dims.diagonal && 2 * (int64_t{dims.m} + dims.p) <= dims.n;
 }
 
-/// Scalars that one member's factor takes: a tag, Q's (or the condensed) factor, the factor of the
-/// constraints' system. A diagonal Q with few rows is cheaper to factor again than to save.
+/// Scalars that one member's factor takes: a tag, then the lower triangles, row by row, of Q's (or
+/// the condensed) factor [n, n] and of the constraints' system [p + rows that hold, .]; what is
+/// left is zero. A diagonal Q with few rows is cheaper to factor again than to save.
 inline int64_t factor_size(const Dims& dims) {
   if (keeps_diagonal(dims)) return 1;
-  const int64_t rows = dims.p + (!dims.bounds() && dims.m <= 2 * int64_t{dims.n} ? dims.m : 0);
-  return 1 + int64_t{dims.n} * dims.n + rows * rows;
+  const int64_t n = dims.n;
+  const int64_t rows = dims.p + (!dims.bounds() && dims.m <= 2 * n ? dims.m : 0);
+  return 1 + n * (n + 1) / 2 + rows * (rows + 1) / 2;
 }
 
 }  // namespace torchqp

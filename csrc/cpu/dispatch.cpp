@@ -38,6 +38,10 @@ int pack_width() {
   return kernels_for<T>().width;
 }
 template <class T>
+int members_per_pack(const Dims& dims) {
+  return kernels_for<T>().members_per_pack(dims);
+}
+template <class T>
 size_t solve_workspace_bytes(const Dims& dims) {
   return kernels_for<T>().solve_bytes(dims);
 }
@@ -57,6 +61,7 @@ void kkt_batch(const KktBatch<T>& system, int64_t begin, int64_t end, void* work
 
 #define TORCHQP_INSTANTIATE(T)                                                                \
   template int pack_width<T>();                                                               \
+  template int members_per_pack<T>(const Dims&);                                              \
   template size_t solve_workspace_bytes<T>(const Dims&);                                      \
   template void solve_batch(const ProblemBatch<T>&, const Settings&, const SolutionBatch<T>&, \
                             int64_t, int64_t, void*);                                         \

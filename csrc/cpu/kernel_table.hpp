@@ -13,6 +13,7 @@ namespace torchqp::cpu {
 template <class T>
 struct Kernels {
   int width;
+  int (*members_per_pack)(const Dims&);
   size_t (*solve_bytes)(const Dims&);
   void (*solve)(const ProblemBatch<T>&, const Settings&, const SolutionBatch<T>&, int64_t begin,
                 int64_t end, void*);

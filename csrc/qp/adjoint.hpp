@@ -18,9 +18,17 @@ TORCHQP_BEGIN_ISA_NAMESPACE
 
 /// Solves on one factor at most: the first solves, the others refine.
 inline constexpr int kAdjointSteps = 6;
+/// Residual, in roundings of the terms it is made of, at which refinement ends. The dual form's
+/// factor is that of the system itself; finite weights leave an error that is worth another step.
+template <class Scalar, class Form>
+inline constexpr double adjoint_fine_v = std::is_same_v<Form, DualForm<Scalar>> &&
+                                                 sizeof(Element<Scalar>) == 8
+                                             ? 64.0
+                                             : 2.0;
 /// Entries of d_z below this many roundings of its size are zero. Refinement leaves up to some 50
-/// of them at a vertex of a simplex with n = 40, where the derivative is zero.
-inline constexpr double kRounding = 64;
+/// (with the dual form 100) of them at a vertex, where the derivative is zero.
+template <class Scalar, class Form>
+inline constexpr double rounding_v = std::is_same_v<Form, DualForm<Scalar>> ? 128.0 : 64.0;
 
 /// All memory of one linearised solve. Fill data.{Q,G,A}, g_*, active, live, factor_tag (and
 /// the factor of the form that it names); call solve_adjoint.
@@ -136,11 +144,13 @@ TORCHQP_HD_CALL void refine_adjoint(const Team& team, const Adjoint<Scalar>& a, 
   const Iterate<Scalar>& it = a.it;
   const Scalar zero = broadcast<Scalar>(0), half = broadcast<Scalar>(0.5);
   const Scalar inverse_cost = reciprocal(a.scale.cost[0]);
-  team.for_each(s.np, [&](int i) { it.z[i] = zero; });
-  team.for_each(s.pp, [&](int i) { it.nu[i] = zero; });
-  team.for_each(s.k, [&](int i) { it.lam[i] = zero; });
+  // The residuals at zero are the right-hand side.
+  team.for_each(s.np, [&](int i) { it.z[i] = zero, it.r_d[i] = a.g_z[i]; });
+  team.for_each(s.pp, [&](int i) { it.nu[i] = zero, it.r_p[i] = a.g_nu[i]; });
+  team.for_each(s.k, [&](int i) {
+    it.lam[i] = zero, it.y[i] = select(a.active[i] != zero, a.g_lam[i], zero);
+  });
   team.template sync<Site::kAdjointStep>();
-  adjoint_residuals(team, a, curvature);
   Scalar error = broadcast<Scalar>(std::numeric_limits<Element<Scalar>>::max());
   auto moving = which;
   for (int step = 0; step < kAdjointSteps && any(moving); ++step) {
@@ -152,7 +162,8 @@ TORCHQP_HD_CALL void refine_adjoint(const Team& team, const Adjoint<Scalar>& a, 
     team.template sync<Site::kAdjointStep>();
     const auto [now, z_size] = adjoint_residuals(team, a, curvature);
     const auto better = both(moving, now < error);
-    const Scalar rounding = broadcast<Scalar>(kRounding * epsilon_v<Scalar>) * z_size;
+    const Scalar rounding =
+        broadcast<Scalar>(rounding_v<Scalar, Form> * epsilon_v<Scalar>) * z_size;
     team.for_each(s.np, [&](int i) {
       // Where the sides that hold fix z, the derivative is zero and not the noise around it.
       const Scalar value = select(absolute(it.z[i]) > rounding, it.z[i], zero);
@@ -164,7 +175,8 @@ TORCHQP_HD_CALL void refine_adjoint(const Team& team, const Adjoint<Scalar>& a, 
     team.for_each(s.k, [&](int i) {
       a.d_lam[i] = select(better, it.lam[i] * (a.scale.row[i] * inverse_cost), a.d_lam[i]);
     });
-    moving = both(moving, both(now<half * error, now> broadcast<Scalar>(2.0 * epsilon_v<Scalar>)));
+    const Scalar fine = broadcast<Scalar>(adjoint_fine_v<Scalar, Form> * epsilon_v<Scalar>);
+    moving = both(moving, both(now<half * error, now> fine));
     error = now;
     team.template sync<Site::kAdjointKeep>();
   }
@@ -172,7 +184,16 @@ TORCHQP_HD_CALL void refine_adjoint(const Team& team, const Adjoint<Scalar>& a, 
 
 }  // namespace detail
 
-/// Solves the system in `a`; the answer is zero on sides that do not hold and for problems that are
+/// Lists the rows that hold, which a given factor of the dual form goes by.
+///
+/// Team: every lane calls; a.active is visible to all on entry; ends with a sync.
+template <class Team, class Scalar>
+TORCHQP_HD void list_held(const Team& team, const Adjoint<Scalar>& a) {
+  const Shape& s = a.data.shape;
+  if (prefers_dual(s)) a.dual.schur.factor.held.list(team, a.active, s.m, s.mp);
+}
+
+/// Solves the system in `a`; a factor that is given goes with list_held. The answer is zero on sides that do not hold and for problems that are
 /// not live.
 ///
 /// Team: every lane calls with equal arguments; inputs are visible to all on entry; ends with a
@@ -198,8 +219,8 @@ TORCHQP_HD_CALL void solve_adjoint(const Team& team, Adjoint<Scalar>& a) {
     if (any(ready)) detail::refine_adjoint(team, a, a.dual, curvature, ready);
     open = both(open, negate(ready));
     if (any(open)) {
-      const auto definite = a.dual.schur.setup(team, a.data);
-      a.dual.factor_active(team, a.it);
+      const auto definite = a.dual.schur.factor_equalities(team, a.data);
+      a.dual.schur.factor_rows(team, a.data, a.active);
       detail::refine_adjoint(team, a, a.dual, curvature, both(open, definite));
       open = both(open, negate(definite));
     }

@@ -8,6 +8,7 @@
 
 #include "linalg/cholesky.hpp"
 #include "linalg/triangular.hpp"
+#include "qp/active_rows.hpp"
 #include "qp/interior_point.hpp"
 #include "qp/residuals.hpp"
 
@@ -21,8 +22,9 @@ inline constexpr double definite_v = 64.0 * epsilon_v<Scalar>;
 template <class Scalar>
 inline constexpr double dependent_v = sizeof(Element<Scalar>) == 8 ? 1e-11 : 1e-5;
 
-/// Factor of the KKT matrix of Q with the rows C = (A, active rows of G):
-///   Q = L L',   C Q^-1 C' = K K',   K = [ chol(A Q^-1 A')  0 ; X_active  chol(T_active) ].
+/// Factor of the KKT matrix of Q with the rows C = (A, rows of G that hold):
+///   Q = L L',   C Q^-1 C' = K K',   K = [ chol(A Q^-1 A')  0 ; X_held  chol(T_held) ].
+/// The rows that hold come one after the other, in the order of `held`.
 template <class Scalar>
 struct DualFactor {
   Shape shape;
@@ -30,6 +32,7 @@ struct DualFactor {
   Scalar *L, *inverse_L;    ///< [np, np] [np]
   Scalar *K, *inverse_K;    ///< [rows, rows] [rows]
   Scalar *work_z, *work_c;  ///< [np] [rows]
+  ActiveRows<Scalar> held;  ///< the rows of G in K
 
   TORCHQP_HD DualFactor(const Shape& s, Arena<Scalar>& arena)
       : shape(s),
@@ -39,31 +42,39 @@ struct DualFactor {
         K(arena.take(int64_t{s.pp + s.mp} * (s.pp + s.mp))),
         inverse_K(arena.take(s.pp + s.mp)),
         work_z(arena.take(s.np)),
-        work_c(arena.take(s.pp + s.mp)) {}
+        work_c(arena.take(s.pp + s.mp)),
+        held(s.mp, arena) {}
 
-  /// d = -[Q C'; C 0]^-1 g by this factor, where C = (A, G with the rows that `mask` leaves).
+  /// d = -[Q C'; C 0]^-1 g by this factor, where C = (A, the rows of G that hold).
   ///
-  ///   in   mask      [mp]           nonzero where a row takes part
+  ///   in   active    [mp]           nonzero where a row is in `held`
   ///   in   g_z, g_c  [np], [rows]
-  ///   out  d_z, d_c  [np], [rows]
+  ///   out  d_z, d_c  [np], [rows]   zero on rows that do not hold
   ///
   /// Team: every lane calls; inputs are visible to all on entry; ends with a sync.
   template <class Team>
-  TORCHQP_HD_CALL void solve(const Team& team, const Data<Scalar>& data, const Scalar* mask,
+  TORCHQP_HD_CALL void solve(const Team& team, const Data<Scalar>& data, const Scalar* active,
                              const Scalar* g_z, const Scalar* g_c, Scalar* d_z, Scalar* d_c) const {
     const Shape& s = shape;
     const Scalar zero = broadcast<Scalar>(0);
+    const int length = held.template longest<Team>();
     team.for_each(s.np, [&](int i) { work_z[i] = g_z[i]; });
     team.template sync<Site::kDualSolve>();
     linalg::solve_cholesky(team, L, s.np, s.np, inverse_L, work_z);
-    linalg::multiply<linalg::Into::kReplace>(team, data.A, s.np, s.pp, s.np, work_z, work_c);
-    linalg::multiply<linalg::Into::kReplace>(team, data.G, s.np, s.mp, s.np, work_z, work_c + s.pp);
-    team.for_each(rows, [&](int i) {
-      const Scalar value = g_c[i] - work_c[i];
-      d_c[i] = i < s.pp ? value : select(mask[i - s.pp] != zero, value, zero);
+    linalg::multiply<linalg::Into::kReplace>(team, data.A, s.np, s.pp, s.np, work_z, d_c);
+    linalg::multiply<linalg::Into::kReplace>(team, data.G, s.np, s.mp, s.np, work_z, d_c + s.pp);
+    team.for_each(s.pp, [&](int i) { work_c[i] = g_c[i] - d_c[i]; });
+    team.for_each(length, [&](int r) {
+      const Scalar i = held.row[r];
+      work_c[s.pp + r] = select(held.has(r), gather(g_c + s.pp, i) - gather(d_c + s.pp, i), zero);
     });
     team.template sync<Site::kDualSolve>();
-    linalg::solve_cholesky(team, K, rows, rows, inverse_K, d_c);
+    linalg::solve_cholesky(team, K, rows, s.pp + length, inverse_K, work_c);
+    team.for_each(s.pp, [&](int i) { d_c[i] = work_c[i]; });
+    team.for_each(s.mp, [&](int i) {
+      d_c[s.pp + i] = select(active[i] != zero, gather(work_c + s.pp, held.place[i]), zero);
+    });
+    team.template sync<Site::kDualSolve>();
     linalg::multiply_transposed<linalg::Into::kReplace>(team, data.A, s.np, s.pp, s.np, d_c, d_z);
     linalg::multiply_transposed<linalg::Into::kAdd>(team, data.G, s.np, s.mp, s.np, d_c + s.pp,
                                                     d_z);
@@ -78,7 +89,7 @@ template <class Scalar>
 struct DualSchur {
   Shape shape;
   DualFactor<Scalar> factor;
-  Scalar* V;  ///< [max(pp, mp), np] rows of L^-1 A', then of L^-1 G'
+  Scalar* V;  ///< [pp + mp, np] rows of L^-1 A', then of L^-1 G' or of its rows that hold
   Scalar* X;  ///< [mp, pp]
   Scalar* T;  ///< [mp, mp] symmetric
 
@@ -89,64 +100,132 @@ struct DualSchur {
         X(arena.take(int64_t{s.mp} * s.pp)),
         T(arena.take(int64_t{s.mp} * s.mp)) {}
 
-  /// Factors Q, forms X and T. Returns where Q is safely positive definite.
+  /// Factors Q and A Q^-1 A'. Returns where Q is safely positive definite.
   ///
   /// Team: every lane calls; the data are visible to all on entry; ends with a sync.
   template <class Team>
-  TORCHQP_HD_CALL MaskOf<Scalar> setup(const Team& team, const Data<Scalar>& data) const {
+  TORCHQP_HD_CALL MaskOf<Scalar> factor_equalities(const Team& team,
+                                                   const Data<Scalar>& data) const {
     const Shape& s = shape;
-    Scalar* V_A = V;
-    Scalar* V_G = V + int64_t{s.pp} * s.np;
     team.for_each(s.np * s.np, [&](int i) { factor.L[i] = data.Q[i]; });
-    team.for_each(s.pp * s.np, [&](int i) { V_A[i] = data.A[i]; });
-    team.for_each(s.mp * s.np, [&](int i) { V_G[i] = data.G[i]; });
+    team.for_each(s.pp * s.np, [&](int i) { V[i] = data.A[i]; });
     team.template sync<Site::kDualSetup>();
     linalg::factor_cholesky<linalg::Pivot::kRequire>(team, factor.L, s.np, s.np, factor.inverse_L,
                                                      definite_v<Scalar>);
-    linalg::solve_lower_rows(team, factor.L, s.np, s.np, factor.inverse_L, V, s.np, s.pp + s.mp);
     if (s.p > 0) {
-      linalg::multiply_rows<linalg::Into::kReplace>(team, V_A, s.np, s.pp, V_A, s.np, s.pp, s.np,
+      linalg::solve_lower_rows(team, factor.L, s.np, s.np, factor.inverse_L, V, s.np, s.pp);
+      linalg::multiply_rows<linalg::Into::kReplace>(team, V, s.np, s.pp, V, s.np, s.pp, s.np,
                                                     factor.K, factor.rows, true);
       pad_diagonal(team, factor.K, s.p, s.pp);
       linalg::factor_cholesky<linalg::Pivot::kDrop>(team, factor.K, factor.rows, s.pp,
                                                     factor.inverse_K, dependent_v<Scalar>);
-      linalg::multiply_rows<linalg::Into::kReplace>(team, V_G, s.np, s.mp, V_A, s.np, s.pp, s.np, X,
-                                                    s.pp, false);
-      linalg::solve_lower_rows(team, factor.K, factor.rows, s.pp, factor.inverse_K, X, s.pp, s.mp);
     }
-    linalg::multiply_rows<linalg::Into::kReplace>(team, V_G, s.np, s.mp, V_G, s.np, s.mp, s.np, T,
-                                                  s.mp, true);
-    if (s.p > 0) linalg::subtract_gram(team, X, s.pp, s.mp, s.pp, T, s.mp);
     auto definite = broadcast_mask<Scalar>(true);
     for (int i = 0; i < s.np; ++i) definite = both(definite, is_finite(factor.inverse_L[i]));
     return definite;
   }
 
-  /// Puts the diagonal blocks together and factors T + diagonal (mask == nullptr), or T on the rows
-  /// that `mask` keeps.
+  /// Forms X and T from the factors of Q and A Q^-1 A'.
   ///
-  /// Team: every lane calls; diagonal or mask is visible to all on entry; ends with a sync.
+  /// Team: every lane calls; ends with a sync.
   template <class Team>
-  TORCHQP_HD_CALL void refactor(const Team& team, const Scalar* diagonal, const Scalar* mask,
-                                double tolerance) const {
+  TORCHQP_HD_CALL void form(const Team& team, const Data<Scalar>& data) const {
+    const Shape& s = shape;
+    Scalar* V_G = V + int64_t{s.pp} * s.np;
+    team.for_each(s.mp * s.np, [&](int i) { V_G[i] = data.G[i]; });
+    team.template sync<Site::kDualSetup>();
+    project(team, s.mp, X, s.pp, T, s.mp);
+  }
+
+  /// Lists the rows with active != 0 and factors the system on them from the data, without T: the
+  /// bits are those of factor_held and couple_held.
+  ///
+  /// Team: every lane calls; active is visible to all on entry; ends with a sync.
+  template <class Team>
+  TORCHQP_HD_CALL void factor_rows(const Team& team, const Data<Scalar>& data,
+                                   const Scalar* active) const {
     const Shape& s = shape;
     const Scalar zero = broadcast<Scalar>(0), one = broadcast<Scalar>(1);
+    const ActiveRows<Scalar>& held = factor.held;
+    held.list(team, active, s.m, s.mp);
+    const int length = held.template longest<Team>();
+    Scalar* V_G = V + int64_t{s.pp} * s.np;
+    team.for_each(length, [&](int r) {
+      const Scalar i = held.row[r];
+      const auto listed = held.has(r);
+      for (int j = 0; j < s.np; ++j) {
+        V_G[int64_t{r} * s.np + j] =
+            select(listed, gather(data.G, i, s.np, broadcast<Scalar>(j)), zero);
+      }
+    });
+    team.template sync<Site::kDualSetup>();
+    Scalar* K = trailing();
+    project(team, length, K - s.pp, factor.rows, K, factor.rows);
+    team.for_each(length, [&](int r) {
+      Scalar& pivot = K[int64_t{r} * (factor.rows + 1)];
+      pivot = select(held.has(r), pivot, one);
+    });
+    team.template sync<Site::kDualFactor>();
+    linalg::factor_cholesky<linalg::Pivot::kDrop>(team, K, factor.rows, length,
+                                                  factor.inverse_K + s.pp, dependent_v<Scalar>);
+  }
+
+  /// Factors T + diag(d), all rows.
+  ///
+  /// Team: every lane calls; d is visible to all on entry; ends with a sync.
+  template <class Team>
+  TORCHQP_HD_CALL void factor_shifted(const Team& team, const Scalar* d) const {
+    const Shape& s = shape;
+    Scalar* K = trailing();
     team.for_each(s.mp, [&](int i) {
-      Scalar* row = factor.K + int64_t{s.pp + i} * factor.rows;
-      if (mask == nullptr) {
-        for (int j = 0; j < i; ++j) row[s.pp + j] = T[i * s.mp + j];
-        row[s.pp + i] = T[i * s.mp + i] + diagonal[i];
-      } else {
-        const auto kept = mask[i] != zero;
-        for (int j = 0; j < s.pp; ++j) row[j] = select(kept, X[i * s.pp + j], zero);
-        for (int j = 0; j < i; ++j)
-          row[s.pp + j] = select(both(kept, mask[j] != zero), T[i * s.mp + j], zero);
-        row[s.pp + i] = select(both(kept, T[i * s.mp + i] > zero), T[i * s.mp + i], one);
+      for (int j = 0; j < i; ++j) K[int64_t{i} * factor.rows + j] = T[i * s.mp + j];
+      K[int64_t{i} * factor.rows + i] = T[i * s.mp + i] + d[i];
+    });
+    team.template sync<Site::kDualFactor>();
+    linalg::factor_cholesky<linalg::Pivot::kDrop>(team, K, factor.rows, s.mp,
+                                                  factor.inverse_K + s.pp, 4.0 * epsilon_v<Scalar>);
+  }
+
+  /// Lists the rows with active != 0 and factors T on them; rows that depend on those before them
+  /// are dropped.
+  ///
+  /// Team: every lane calls; active is visible to all on entry; ends with a sync.
+  template <class Team>
+  TORCHQP_HD_CALL void factor_held(const Team& team, const Scalar* active) const {
+    const Shape& s = shape;
+    const Scalar zero = broadcast<Scalar>(0), one = broadcast<Scalar>(1);
+    const ActiveRows<Scalar>& held = factor.held;
+    held.list(team, active, s.m, s.mp);
+    const int length = held.template longest<Team>();
+    Scalar* K = trailing();
+    team.for_each(length, [&](int r) {
+      Scalar* row = K + int64_t{r} * factor.rows;
+      const auto listed = held.has(r);
+      const Scalar i = held.row[r];
+      for (int c = 0; c < r; ++c) row[c] = select(listed, gather(T, i, s.mp, held.row[c]), zero);
+      row[r] = select(listed, gather(T, i, s.mp, i), one);
+    });
+    team.template sync<Site::kDualFactor>();
+    linalg::factor_cholesky<linalg::Pivot::kDrop>(team, K, factor.rows, length,
+                                                  factor.inverse_K + s.pp, dependent_v<Scalar>);
+  }
+
+  /// Writes the held rows' part against the equalities, which completes K.
+  ///
+  /// Team: every lane calls; ends with a sync.
+  template <class Team>
+  TORCHQP_HD_CALL void couple_held(const Team& team) const {
+    const Shape& s = shape;
+    const ActiveRows<Scalar>& held = factor.held;
+    const Scalar zero = broadcast<Scalar>(0);
+    if (s.pp == 0) return;
+    team.for_each(held.template longest<Team>(), [&](int r) {
+      Scalar* row = factor.K + int64_t{s.pp + r} * factor.rows;
+      for (int j = 0; j < s.pp; ++j) {
+        row[j] = select(held.has(r), gather(X, held.row[r], s.pp, broadcast<Scalar>(j)), zero);
       }
     });
     team.template sync<Site::kDualFactor>();
-    linalg::factor_cholesky<linalg::Pivot::kDrop>(team, trailing(), factor.rows, s.mp,
-                                                  factor.inverse_K + s.pp, tolerance);
   }
 
   /// The block of K below and right of the equalities.
@@ -155,6 +234,23 @@ struct DualSchur {
   }
 
  private:
+  /// From `rows` rows of G in V: what the equalities leave of them, P = V V' - X X'.
+  template <class Team>
+  TORCHQP_HD_CALL void project(const Team& team, int rows, Scalar* X_to, int X_stride, Scalar* P,
+                               int P_stride) const {
+    const Shape& s = shape;
+    Scalar* V_G = V + int64_t{s.pp} * s.np;
+    linalg::solve_lower_rows(team, factor.L, s.np, s.np, factor.inverse_L, V_G, s.np, rows);
+    linalg::multiply_rows<linalg::Into::kReplace>(team, V_G, s.np, rows, V_G, s.np, rows, s.np, P,
+                                                  P_stride, true);
+    if (s.p == 0) return;
+    linalg::multiply_rows<linalg::Into::kReplace>(team, V_G, s.np, rows, V, s.np, s.pp, s.np, X_to,
+                                                  X_stride, false);
+    linalg::solve_lower_rows(team, factor.K, factor.rows, s.pp, factor.inverse_K, X_to, X_stride,
+                             rows);
+    linalg::subtract_gram(team, X_to, X_stride, rows, s.pp, P, P_stride);
+  }
+
   template <class Team>
   TORCHQP_HD void pad_diagonal(const Team& team, Scalar* K, int from, int to) const {
     team.for_each(to - from, [&](int i) {
@@ -185,25 +281,42 @@ struct DualForm {
         g_c(arena.take(problem.shape.pp + problem.shape.mp)),
         d_c(arena.take(problem.shape.pp + problem.shape.mp)) {}
 
-  /// Schur data, rows scaled to a unit diagonal of T (by powers of two, in data and scale too), y0.
+  /// What depends on Q, G and A alone, but for T: the factors of Q and A Q^-1 A', and rows scaled
+  /// (by powers of two, in scale too) so that T has a diagonal of about one and above. Returns where
+  /// Q is safely positive definite.
   template <class Team>
-  TORCHQP_HD_CALL MaskOf<Scalar> setup(const Team& team, const Iterate<Scalar>& it) {
+  TORCHQP_HD_CALL MaskOf<Scalar> setup(const Team& team) const {
     const Shape& s = data.shape;
-    const auto definite = schur.setup(team, data);
-    team.for_each(s.mp,
-                  [&](int i) { d[i] = power_of_two(reciprocal_sqrt(schur.T[i * s.mp + i])); });
-    team.template sync<Site::kDualSetup>();
+    Scalar curvature = broadcast<Scalar>(0);
+    for (int i = 0; i < s.n; ++i) curvature = max_norm(curvature, data.Q[i * (s.np + 1)]);
+    const Scalar size = square_root(curvature);
     team.for_each(s.mp, [&](int i) {
-      for (int j = 0; j < s.np; ++j) data.G[i * s.np + j] = data.G[i * s.np + j] * d[i];
-      for (int j = 0; j < s.mp; ++j) schur.T[i * s.mp + j] = schur.T[i * s.mp + j] * (d[i] * d[j]);
-      for (int j = 0; j < s.pp; ++j) schur.X[i * s.pp + j] = schur.X[i * s.pp + j] * d[i];
-      data.lower[i] = data.lower[i] * d[i], data.upper[i] = data.upper[i] * d[i];
-      scale.row[i] = scale.row[i] * d[i];
+      Scalar* row = data.G + int64_t{i} * s.np;
+      Scalar largest = broadcast<Scalar>(0);
+      for (int j = 0; j < s.np; ++j) largest = max_norm(largest, row[j]);
+      const Scalar by = power_of_two(size / largest);
+      for (int j = 0; j < s.np; ++j) row[j] = row[j] * by;
+      scale.row[i] = by;
     });
     team.template sync<Site::kDualSetup>();
-    recover(team, it);  // the multipliers are zero
+    return schur.factor_equalities(team, data);
+  }
+
+  /// The sides in the units of the scaled rows.
+  template <class Team>
+  TORCHQP_HD_CALL void scale_sides(const Team& team) const {
+    team.for_each(data.shape.mp, [&](int i) {
+      data.lower[i] = data.lower[i] * scale.row[i], data.upper[i] = data.upper[i] * scale.row[i];
+    });
+    team.template sync<Site::kDualSetup>();
+  }
+
+  /// y0; the multipliers must be zero.
+  template <class Team>
+  TORCHQP_HD_CALL void start(const Team& team, const Iterate<Scalar>& it) const {
+    const Shape& s = data.shape;
+    recover(team, it);
     linalg::multiply<linalg::Into::kReplace>(team, data.G, s.np, s.mp, s.np, it.z, y0);
-    return definite;
   }
 
   /// z and nu that belong to the multipliers: stationarity and the equalities hold.
@@ -283,7 +396,7 @@ struct DualForm {
     const Scalar least = broadcast<Scalar>(sizeof(Element<Scalar>) == 8 ? 1e-30 : 1e-15);
     team.for_each(data.shape.mp, [&](int i) { d[i] = reciprocal(maximum(weight[i], least)); });
     team.template sync<Site::kDualFactor>();
-    schur.refactor(team, d, static_cast<const Scalar*>(nullptr), 4.0 * epsilon_v<Scalar>);
+    schur.factor_shifted(team, d);
   }
 
   template <class Team>
@@ -303,10 +416,11 @@ struct DualForm {
   TORCHQP_HD_CALL void unscale_factor(const Team& team) const {
     const Shape& s = data.shape;
     const DualFactor<Scalar>& f = schur.factor;
-    team.for_each(s.mp, [&](int i) {
-      const Scalar unscale = reciprocal(scale.row[i]);
-      Scalar* row = f.K + int64_t{s.pp + i} * f.rows;
-      for (int j = 0; j <= s.pp + i; ++j) row[j] = row[j] * unscale;
+    team.for_each(f.held.template longest<Team>(), [&](int r) {
+      const Scalar unscale =
+          reciprocal(select(f.held.has(r), gather(scale.row, f.held.row[r]), broadcast<Scalar>(1)));
+      Scalar* row = f.K + int64_t{s.pp + r} * f.rows;
+      for (int j = 0; j <= s.pp + r; ++j) row[j] = row[j] * unscale;
     });
     team.template sync<Site::kDualFactor>();
   }
@@ -314,7 +428,8 @@ struct DualForm {
   /// The factor for the sides that hold, it.active.
   template <class Team>
   TORCHQP_HD_CALL void factor_active(const Team& team, const Iterate<Scalar>& it) const {
-    schur.refactor(team, static_cast<const Scalar*>(nullptr), it.active, dependent_v<Scalar>);
+    schur.factor_held(team, it.active);
+    schur.couple_held(team);
   }
 
   /// The Newton step to where the active sides hold with equality: dz, dnu, dlam from r_d, r_p and

@@ -17,6 +17,7 @@
 
 #include "core/settings.hpp"
 #include "qp/iterate.hpp"
+#include "qp/residuals.hpp"
 
 namespace torchqp::qp {
 TORCHQP_BEGIN_ISA_NAMESPACE
@@ -33,6 +34,16 @@ template <class Scalar>
 struct Outcome {
   Scalar merit, iterations;
   MaskOf<Scalar> primal_infeasible, dual_infeasible;
+  MaskOf<Scalar> polished;      ///< the best point is an exact one, on the active set
+  Residuals<Scalar> residuals;  ///< of polished points
+
+  TORCHQP_HD Outcome()
+      : merit(broadcast<Scalar>(std::numeric_limits<Element<Scalar>>::max())),
+        iterations(broadcast<Scalar>(0)),
+        primal_infeasible(broadcast_mask<Scalar>(false)),
+        dual_infeasible(primal_infeasible),
+        polished(primal_infeasible),
+        residuals{} {}
 };
 
 /// Fraction of the way to the boundary that a step may go.
@@ -83,6 +94,20 @@ TORCHQP_HD_CALL void reset_iterate(const Team& team, const Shape& s, const Itera
   team.for_each(s.pp, [&](int i) { it.nu[i] = zero, it.dnu[i] = zero; });
   team.for_each(
       s.k, [&](int i) { it.lam[i] = zero, it.y[i] = zero, it.dlam[i] = zero, it.dy[i] = zero; });
+  team.template sync<Site::kStart>();
+}
+
+/// All multipliers of constraints zero.
+///
+/// Team: every lane calls; ends with a sync.
+template <class Team, class Scalar>
+TORCHQP_HD_CALL void clear_multipliers(const Team& team, const Shape& s,
+                                       const Iterate<Scalar>& it) {
+  const Scalar zero = broadcast<Scalar>(0);
+  team.for_each(s.k, [&](int i) {
+    it.for_each_side([&](const Side<Scalar>& side) { side.lam[i] = zero; });
+    it.lam_equal[i] = zero;
+  });
   team.template sync<Site::kStart>();
 }
 

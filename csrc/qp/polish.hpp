@@ -13,10 +13,23 @@
 namespace torchqp::qp {
 TORCHQP_BEGIN_ISA_NAMESPACE
 
+/// Where polishing starts.
+enum class Polish {
+  kGuess,     ///< from an interior iterate, whose active set is guessed
+  kPrepared,  ///< from it.active, with it.z, it.nu, it.lam and the form's factor on it
+  kOneSet,    ///< the same, and no other set is tried: it.active is revised where it is wrong
+};
+
 /// Guesses of the active set that are tried.
 inline constexpr int kPolishRounds = 8;
 /// Newton steps on one guess at most: the first solves, the others refine.
 inline constexpr int kPolishSteps = 6;
+/// Error, in roundings of the sizes involved, up to which a point on its active set is left as it
+/// is: after an interior point, and where pivoting has found the set and its gradient stands.
+template <class Scalar>
+inline constexpr double fine_v = sizeof(Element<Scalar>) == 8 ? 512.0 : 4.0;
+template <class Scalar>
+inline constexpr double fine_on_set_v = sizeof(Element<Scalar>) == 8 ? 512.0 : 64.0;
 /// Sign errors and violations below this share of the largest multiplier and value are rounding.
 template <class Scalar>
 inline constexpr double polish_tolerance_v = sizeof(Element<Scalar>) == 8 ? 1e-11 : 1e-5;
@@ -120,7 +133,8 @@ TORCHQP_HD_CALL MaskOf<Scalar> revise_active(const Team& team, const Shape& s,
 ///   in/out   it          the best interior iterate; on return, also in the best_ arrays, the
 ///                        polished point where it was accepted
 ///   in       candidates  problems to work on
-///   in/out   outcome     merit, replaced where accepted
+///   in       how         where the first guess comes from
+///   in/out   outcome     merit and residuals, replaced where accepted
 ///   returns              where the polished point was accepted
 ///
 /// Team:    every lane calls with equal arguments; the iterate is visible to all on entry; ends
@@ -129,18 +143,25 @@ template <class Team, class Scalar, class Form>
 TORCHQP_HD_CALL MaskOf<Scalar> polish(const Team& team, const Data<Scalar>& data,
                                       const Scale<Scalar>& scale, const Settings& settings,
                                       Form& form, const Iterate<Scalar>& it,
-                                      MaskOf<Scalar> candidates, Outcome<Scalar>& outcome) {
+                                      MaskOf<Scalar> candidates, Polish how,
+                                      Outcome<Scalar>& outcome) {
   const Shape& s = data.shape;
   const Scalar zero = broadcast<Scalar>(0), half = broadcast<Scalar>(0.5);
   auto pending = candidates, accepted = broadcast_mask<Scalar>(false);
-  kkt_residuals(team, data, scale, it);  // the net multipliers
-  guess_active(team, s, it);
-  for (int round = 0; round < kPolishRounds && any(pending); ++round) {
+  const bool prepared = how != Polish::kGuess;
+  if (!prepared) {
+    net_multipliers(team, s, it);
+    guess_active(team, s, it);
+  }
+  for (int round = 0; round < (how == Polish::kOneSet ? 1 : kPolishRounds) && any(pending);
+       ++round) {
     detail::assign_multipliers(team, s, it, pending);
-    form.factor_active(team, it);
+    if (round > 0 || !prepared) form.factor_active(team, it);
     Residuals<Scalar> r = kkt_residuals(team, data, scale, it);
     Scalar error = detail::active_error(s, it);
-    auto moving = pending;
+    const Scalar fine =
+        broadcast<Scalar>((prepared ? fine_on_set_v<Scalar> : fine_v<Scalar>)*epsilon_v<Scalar>);
+    auto moving = prepared ? both(pending, negate(error <= fine)) : pending;
     for (int step = 0; step < kPolishSteps && any(moving); ++step) {
       team.template sync<Site::kPolishStep>();
       form.direction_active(team, it);
@@ -153,8 +174,7 @@ TORCHQP_HD_CALL MaskOf<Scalar> polish(const Team& team, const Data<Scalar>& data
       detail::assign_multipliers(team, s, it, moving);
       r = kkt_residuals(team, data, scale, it);
       const Scalar now = detail::active_error(s, it);
-      moving =
-          both(moving, both(now<half * error, now> broadcast<Scalar>(4.0 * epsilon_v<Scalar>)));
+      moving = both(moving, both(now<half * error, now> fine));
       error = now;
     }
     team.template sync<Site::kPolishStep>();
@@ -173,11 +193,15 @@ TORCHQP_HD_CALL MaskOf<Scalar> polish(const Team& team, const Data<Scalar>& data
       team.template sync<Site::kPolishKeep>();
       copy_best(team, s, it, kept, true);
       outcome.merit = select(kept, merit, outcome.merit);
+      outcome.residuals.take(kept, r);
       accepted = either(accepted, kept);
     }
     pending = both(pending, changed);
   }
-  copy_best(team, s, it, both(candidates, negate(accepted)), false);
+  if (how != Polish::kOneSet) {
+    copy_best(team, s, it, both(candidates, negate(accepted)), false);
+  }
+  outcome.polished = either(outcome.polished, accepted);
   return accepted;
 }
 

@@ -29,6 +29,20 @@ struct Residuals {
     result = max_norm(result, ratio(dual_sign, dual_sign_reference));
     return max_norm(result, ratio(gap, gap_reference));
   }
+
+  /// Takes over those of `other` for the problems in `which`.
+  TORCHQP_HD void take(MaskOf<Scalar> which, const Residuals& other) {
+    stationarity = select(which, other.stationarity, stationarity);
+    primal = select(which, other.primal, primal);
+    dual_sign = select(which, other.dual_sign, dual_sign);
+    gap = select(which, other.gap, gap);
+    stationarity_reference = select(which, other.stationarity_reference, stationarity_reference);
+    primal_reference = select(which, other.primal_reference, primal_reference);
+    dual_sign_reference = select(which, other.dual_sign_reference, dual_sign_reference);
+    gap_reference = select(which, other.gap_reference, gap_reference);
+    multiplier_image = select(which, other.multiplier_image, multiplier_image);
+    support = select(which, other.support, support);
+  }
 };
 
 /// y = (G z, z).

@@ -6,6 +6,7 @@
 #include "qp/condensed_form.hpp"
 #include "qp/diagonal_form.hpp"
 #include "qp/dual_form.hpp"
+#include "qp/pivoting.hpp"
 #include "qp/polish.hpp"
 #include "qp/scaling.hpp"
 
@@ -25,10 +26,18 @@ inline constexpr double solved_merit_v = sizeof(Element<Scalar>) == 8 ? 1.0 : 0.
 /// The merit up to which a point is worth returning, as solved_inaccurate.
 inline constexpr double kInaccurateMerit = 1e3;
 
+/// What of Q, G and A is in place when a solve begins or when it has ended.
+enum class Prepared {
+  kNothing,  ///< the caller's matrices are to be loaded
+  kFactor,   ///< scaled matrices, the factors of Q and A Q^-1 A'
+  kSchur,    ///< T too
+};
+
 /// What a solve leaves, in the caller's units.
 template <class Scalar>
 struct Result {
   Scalar *z, *nu, *lam, *active;  ///< [np] [pp] [k] net, [k]
+  Scalar* slack;                  ///< [mp] h - G z
   Scalar* residuals;              ///< [4]
   Scalar *status, *iterations;    ///< [1] Status as a number; [1]
   /// [1] which form's factor belongs to this solution: 1 the dual form's, -(cost scale) the
@@ -40,6 +49,7 @@ struct Result {
         nu(arena.take(s.pp)),
         lam(arena.take(s.k)),
         active(arena.take(s.k)),
+        slack(arena.take(s.mp)),
         residuals(arena.take(4)),
         status(arena.take(1)),
         iterations(arena.take(1)),
@@ -56,6 +66,7 @@ struct Solver {
   Result<Scalar> result;
   Scalar *warm_z, *warm_nu, *warm_lam;  ///< [np] [pp] [k] where to start, read when `warm`
   Scalar* ruiz;
+  Scalar *finite, *definite;  ///< [1] [1] 1 where Q, G and A are finite, and Q is safely positive
   Settings settings;
   Arena<Scalar> nowhere;  ///< gives a form that is never used no memory
   DualForm<Scalar> dual;
@@ -72,6 +83,8 @@ struct Solver {
         warm_nu(arena.take(s.pp)),
         warm_lam(arena.take(s.k)),
         ruiz(arena.take(2 * (int64_t{s.np} + s.mp + s.pp))),
+        finite(arena.take(1)),
+        definite(arena.take(1)),
         settings(choice),
         dual(data, scale, settings, prefers_dual(s) ? arena : nowhere),
         condensed(data, scale, settings, s.diagonal ? nowhere : arena),
@@ -90,32 +103,36 @@ TORCHQP_HD int64_t solver_size(const Dims& dims) {
 
 namespace detail {
 
-/// Problems whose data are not finite or whose bounds cross.
+/// Whether all entries are finite, per problem.
 template <class Scalar>
-TORCHQP_HD_CALL MaskOf<Scalar> invalid_data(const Data<Scalar>& data) {
+TORCHQP_HD_CALL MaskOf<Scalar> all_finite(const Scalar* values, int64_t count) {
+  // x - x is 0 for finite x and NaN otherwise: one sum over the array tells.
+  Scalar sum = broadcast<Scalar>(0);
+  for (int64_t i = 0; i < count; ++i) sum = sum + (values[i] - values[i]);
+  return sum == broadcast<Scalar>(0);
+}
+
+template <class Scalar>
+TORCHQP_HD MaskOf<Scalar> finite_matrices(const Data<Scalar>& data) {
   const Shape& s = data.shape;
-  auto valid = broadcast_mask<Scalar>(true);
-  const auto check = [&](const Scalar* values, int64_t count) {
-    // x - x is 0 for finite x and NaN otherwise: one sum over the array tells.
-    Scalar sum = broadcast<Scalar>(0);
-    for (int64_t i = 0; i < count; ++i) sum = sum + (values[i] - values[i]);
-    valid = both(valid, sum == broadcast<Scalar>(0));
-  };
-  check(data.Q, s.diagonal ? s.np : int64_t{s.np} * s.np);
-  check(data.q, s.np);
-  check(data.G, int64_t{s.mp} * s.np);
-  check(data.A, int64_t{s.pp} * s.np);
-  check(data.b, s.pp);
+  const auto Q = all_finite(data.Q, s.diagonal ? s.np : int64_t{s.np} * s.np);
+  const auto G = all_finite(data.G, int64_t{s.mp} * s.np);
+  return both(both(Q, G), all_finite(data.A, int64_t{s.pp} * s.np));
+}
+
+/// Problems whose vectors are finite, with sides that do not cross.
+template <class Scalar>
+TORCHQP_HD_CALL MaskOf<Scalar> valid_vectors(const Data<Scalar>& data) {
+  const Shape& s = data.shape;
+  auto valid = both(all_finite(data.q, s.np), all_finite(data.b, s.pp));
+  const Scalar most = broadcast<Scalar>(std::numeric_limits<Element<Scalar>>::max());
   for (int i = 0; i < s.k; ++i) {
     const auto ordered = data.lower[i] <= data.upper[i];  // false for NaN
-    const auto beyond =
-        either(data.upper[i]<broadcast<Scalar>(-std::numeric_limits<Element<Scalar>>::max()),
-                             data.lower[i]>
-                   broadcast<Scalar>(std::numeric_limits<Element<Scalar>>::max()));
+    const auto beyond = either(data.upper[i]<-most, data.lower[i]> most);
     const auto number = both(data.lower[i] == data.lower[i], data.upper[i] == data.upper[i]);
     valid = both(valid, either(ordered, both(beyond, number)));
   }
-  return negate(valid);
+  return valid;
 }
 
 /// Problems with an upper side at -inf or a lower side at +inf.
@@ -129,31 +146,64 @@ TORCHQP_HD_CALL MaskOf<Scalar> empty_sides(const Data<Scalar>& data) {
   return empty;
 }
 
-/// Stages of one form: the tolerance first, then tighter where the active set did not come out.
+/// The warm start in the units of the solver, in it.z, it.nu and it.lam.
+///
+/// Team: every lane calls; ends with a sync.
+template <class Team, class Scalar>
+TORCHQP_HD_CALL void load_warm(const Team& team, const Solver<Scalar>& solver) {
+  const Shape& s = solver.data.shape;
+  const Iterate<Scalar>& it = solver.it;
+  const Scalar cost = solver.scale.cost[0];
+  team.for_each(s.np, [&](int i) { it.z[i] = solver.warm_z[i] / solver.scale.variable[i]; });
+  team.for_each(s.pp,
+                [&](int i) { it.nu[i] = solver.warm_nu[i] * cost / solver.scale.equality[i]; });
+  team.for_each(s.k, [&](int i) { it.lam[i] = solver.warm_lam[i] * cost / solver.scale.row[i]; });
+  team.template sync<Site::kStart>();
+}
+
+/// Pivots from the guess in it.active and polishes where that settles. Returns where the exact point
+/// was accepted.
+///
+/// Team: every lane calls; the guess is visible to all on entry; ends with a sync.
+template <class Team, class Scalar>
+TORCHQP_HD_CALL MaskOf<Scalar> finish_by_pivots(const Team& team, Solver<Scalar>& solver,
+                                                MaskOf<Scalar> candidates, int stall,
+                                                Outcome<Scalar>& outcome) {
+  const Iterate<Scalar>& it = solver.it;
+  const int limit =
+      solver.settings.max_iter < kPivotRounds ? solver.settings.max_iter : kPivotRounds;
+  const auto settled = pivot(team, solver.dual, it, limit, stall, candidates, outcome.iterations);
+  if (!any(settled)) return settled;
+  assign_multipliers(team, solver.data.shape, it, settled);
+  solver.dual.recover(team, it);
+  solver.dual.schur.couple_held(team);
+  return polish(team, solver.data, solver.scale, solver.settings, solver.dual, it, settled,
+                Polish::kPrepared, outcome);
+}
+
+/// The interior point of one form: to the tolerance first, then tighter where the active set did
+/// not come out. Works on the problems in `open`; their best points are in the best_ arrays.
 template <class Team, class Scalar, class Form>
-TORCHQP_HD_CALL Residuals<Scalar> run_form(const Team& team, Solver<Scalar>& solver, Form& form,
-                                           bool warm, bool keep_factor, MaskOf<Scalar> frozen,
-                                           Outcome<Scalar>& outcome) {
+TORCHQP_HD_CALL void iterate_form(const Team& team, Solver<Scalar>& solver, Form& form, bool warm,
+                                  MaskOf<Scalar> open, Outcome<Scalar>& outcome) {
   const Shape& s = solver.data.shape;
   const Iterate<Scalar>& it = solver.it;
   const Settings& settings = solver.settings;
   if (warm) {
-    const Scalar cost = solver.scale.cost[0];
-    team.for_each(s.np, [&](int i) { it.z[i] = solver.warm_z[i] / solver.scale.variable[i]; });
-    team.for_each(s.pp,
-                  [&](int i) { it.nu[i] = solver.warm_nu[i] * cost / solver.scale.equality[i]; });
-    team.for_each(s.k, [&](int i) { it.lam[i] = solver.warm_lam[i] * cost / solver.scale.row[i]; });
-    team.template sync<Site::kStart>();
+    load_warm(team, solver);
     warm_start(team, s, form, it);
   } else {
     cold_start(team, s, form, it);
   }
-  auto open = negate(frozen);
-  bool factored = false;
-  constexpr double kTargets[] = {1.0, 1e-3};
+  // The dual form tries to finish early, from a blurred guess: pivoting mends a few wrong rows for
+  // less than an iteration costs.
+  constexpr bool kPivots = std::is_same_v<Form, DualForm<Scalar>>;
+  constexpr double kTargets[] = {1e2, 1.0, 1e-3};
   const Scalar limit = broadcast<Scalar>(settings.max_iter);
+  const Scalar before = outcome.iterations;
   for (const double target : kTargets) {
-    const Scalar before = outcome.iterations;
+    const bool early = target > 1.0;
+    if (early && !(kPivots && settings.polish)) continue;
     interior_point(team, s, form, it, target, settings.max_iter, negate(open), outcome);
     form.recover(team, it);
     guess_active(team, s, it);
@@ -164,17 +214,149 @@ TORCHQP_HD_CALL Residuals<Scalar> run_form(const Team& team, Solver<Scalar>& sol
     open =
         both(open, negate(either(cut, either(outcome.primal_infeasible, outcome.dual_infeasible))));
     open = both(open, is_finite(outcome.merit));
-    if (!settings.polish || !any(open)) break;
-    const bool everyone = target == kTargets[0] && all(either(open, frozen));
-    open = both(open,
-                negate(polish(team, solver.data, solver.scale, settings, form, it, open, outcome)));
-    // The last round factored the sets that were accepted in it and before it.
-    factored = everyone && !any(open);
-    if (!any(open)) break;
+    if (!settings.polish || !any(open)) return;
+    if constexpr (kPivots) {
+      open = both(open, negate(finish_by_pivots(team, solver, open, kPivotPatience, outcome)));
+    }
+    if (!early) {
+      open = both(open, negate(polish(team, solver.data, solver.scale, settings, form, it, open,
+                                      Polish::kGuess, outcome)));
+    }
+    if (!any(open)) return;
   }
-  copy_best(team, s, it, negate(frozen), false);
-  if (keep_factor && !factored) form.factor_active(team, it);
-  return kkt_residuals(team, solver.data, solver.scale, it);
+}
+
+/// The best points and their residuals; factors their active sets where asked to.
+///
+/// Team: every lane calls; ends with a sync.
+template <class Team, class Scalar, class Form>
+TORCHQP_HD_CALL Residuals<Scalar> settle(const Team& team, Solver<Scalar>& solver, Form& form,
+                                         bool factor, MaskOf<Scalar> frozen,
+                                         const Outcome<Scalar>& outcome) {
+  const Iterate<Scalar>& it = solver.it;
+  copy_best(team, solver.data.shape, it, negate(frozen), false);
+  if (factor) form.factor_active(team, it);
+  if (all(either(outcome.polished, frozen))) {
+    net_multipliers(team, solver.data.shape, it);
+    constraint_values(team, solver.data, it.z, it.y);
+    return outcome.residuals;
+  }
+  Residuals<Scalar> r = kkt_residuals(team, solver.data, solver.scale, it);
+  r.take(outcome.polished, outcome.residuals);
+  return r;
+}
+
+/// A whole run of one form over the problems that are not frozen; leaves the best points in the
+/// iterate.
+template <class Team, class Scalar, class Form>
+TORCHQP_HD_CALL Residuals<Scalar> run_form(const Team& team, Solver<Scalar>& solver, Form& form,
+                                           bool warm, bool keep_factor, MaskOf<Scalar> frozen,
+                                           Outcome<Scalar>& outcome) {
+  iterate_form(team, solver, form, warm, negate(frozen), outcome);
+  return settle(team, solver, form, keep_factor, frozen, outcome);
+}
+
+/// Rows by which a warm start's active set may be off for the revised one to be tried like it.
+inline constexpr int kNearlyRight = 2;
+
+/// The point on the active set it.active, kept where it is the solution. Needs no T. Returns where;
+/// elsewhere it.active is revised.
+///
+/// Team: every lane calls; it.active is visible to all on entry; ends with a sync.
+template <class Team, class Scalar>
+TORCHQP_HD_CALL MaskOf<Scalar> try_active(const Team& team, Solver<Scalar>& solver, bool formed,
+                                          MaskOf<Scalar> candidates, Outcome<Scalar>& outcome) {
+  const Shape& s = solver.data.shape;
+  const Data<Scalar>& data = solver.data;
+  const Iterate<Scalar>& it = solver.it;
+  if (formed) {
+    solver.dual.factor_active(team, it);
+  } else {
+    solver.dual.schur.factor_rows(team, data, it.active);
+  }
+  outcome.iterations =
+      select(candidates, outcome.iterations + broadcast<Scalar>(1), outcome.iterations);
+  // One Newton step from zero.
+  team.for_each(s.np, [&](int i) { it.r_d[i] = data.q[i]; });
+  team.for_each(s.pp, [&](int i) { it.r_p[i] = -data.b[i]; });
+  team.for_each(s.mp, [&](int i) { it.y[i] = broadcast<Scalar>(0); });
+  team.template sync<Site::kPolishStep>();
+  solver.dual.direction_active(team, it);
+  team.for_each(s.np, [&](int i) { it.z[i] = it.dz[i]; });
+  team.for_each(s.pp, [&](int i) { it.nu[i] = it.dnu[i]; });
+  team.for_each(s.mp, [&](int i) { it.lam[i] = it.dlam[i]; });
+  team.template sync<Site::kPolishStep>();
+  return polish(team, data, solver.scale, solver.settings, solver.dual, it, candidates,
+                Polish::kOneSet, outcome);
+}
+
+/// Tries the active set of the warm start and, where few rows were wrong, the revised one: a start
+/// that is near needs no T. Returns where that was the solution.
+///
+/// Team: every lane calls; ends with a sync.
+template <class Team, class Scalar>
+TORCHQP_HD_CALL MaskOf<Scalar> finish_warm(const Team& team, Solver<Scalar>& solver, bool formed,
+                                           MaskOf<Scalar> open, Outcome<Scalar>& outcome) {
+  const Shape& s = solver.data.shape;
+  const Iterate<Scalar>& it = solver.it;
+  load_warm(team, solver);
+  guess_warm(team, solver.dual, it);
+  team.for_each(s.mp, [&](int i) { it.weight[i] = it.active[i]; });
+  team.template sync<Site::kPolishSet>();
+  const auto accepted = try_active(team, solver, formed, open, outcome);
+  open = both(open, negate(accepted));
+  Scalar revised = broadcast<Scalar>(0);
+  for (int i = 0; i < s.m; ++i) {
+    revised = select(it.active[i] != it.weight[i], revised + broadcast<Scalar>(1), revised);
+  }
+  team.template sync<Site::kPolishSet>();
+  const auto near = both(open, revised <= broadcast<Scalar>(kNearlyRight));
+  if (!any(near)) return accepted;
+  const auto later = try_active(team, solver, formed, near, outcome);
+  // The second try went over the points that the first had found.
+  copy_best(team, s, it, accepted, false);
+  constraint_values(team, solver.data, it.z, it.y);
+  return either(accepted, later);
+}
+
+/// As run_form, for the dual form: tries the warm start's active set, then pivots, and iterates
+/// where that does not settle.
+///
+///   in/out   formed  whether T is there
+template <class Team, class Scalar>
+TORCHQP_HD_CALL Residuals<Scalar> run_dual(const Team& team, Solver<Scalar>& solver, bool warm,
+                                           bool keep_factor, MaskOf<Scalar> frozen, bool& formed,
+                                           Outcome<Scalar>& outcome) {
+  const Shape& s = solver.data.shape;
+  const Iterate<Scalar>& it = solver.it;
+  auto open = negate(frozen);
+  const bool pivots = solver.settings.polish;
+  bool factored = true;  // K is that of the sets of all problems that are done
+  if (pivots && warm) {
+    open = both(open, negate(finish_warm(team, solver, formed, open, outcome)));
+  }
+  if (any(open)) {
+    if (!formed) solver.dual.schur.form(team, solver.data);
+    formed = true;
+    clear_multipliers(team, s, it);
+    solver.dual.start(team, it);
+  }
+  if (pivots && any(open)) {
+    if (!warm) guess_violated(team, solver.dual, it);
+    factored = all(either(open, frozen));
+    // With more rows than the equalities leave freedom T is singular, and a vertex likely.
+    const bool singular = s.m > s.n - s.p;
+    open = both(open, negate(finish_by_pivots(team, solver, open,
+                                              singular ? kPivotPatience : kPivotStall, outcome)));
+  }
+  if (any(open)) {
+    outcome.iterations = select(open, broadcast<Scalar>(0), outcome.iterations);
+    iterate_form(team, solver, solver.dual, warm, open, outcome);
+    return settle(team, solver, solver.dual, keep_factor, frozen, outcome);
+  }
+  if (!factored) return settle(team, solver, solver.dual, keep_factor, frozen, outcome);
+  net_multipliers(team, s, it);
+  return outcome.residuals;
 }
 
 /// Writes the iterate of the problems in `which` to the result, in the caller's units.
@@ -206,6 +388,11 @@ TORCHQP_HD_CALL void store(const Team& team, Solver<Scalar>& solver, MaskOf<Scal
     // An equality among the constraints counts for the side that its multiplier pushes on.
     const Scalar side = select(it.lam[i] < broadcast<Scalar>(0), -one, one);
     put(out.active[i], select(it.equal[i] > broadcast<Scalar>(0), side, it.active[i]));
+  });
+  const Scalar unbounded = broadcast<Scalar>(std::numeric_limits<double>::infinity());
+  team.for_each(s.mp, [&](int i) {
+    const Scalar slack = (solver.data.upper[i] - it.y[i]) / solver.scale.row[i];
+    put(out.slack[i], select(is_finite(solver.data.upper[i]), slack, unbounded));
   });
   team.single([&] {
     put(out.residuals[0], r.stationarity / (one + r.stationarity_reference));
@@ -245,23 +432,33 @@ TORCHQP_HD Scalar verdict(const Settings& settings, Scalar merit, const Outcome<
 ///
 ///   in/out  solver        data filled, consumed; result written for every problem of the pack
 ///   in      warm          start from solver.warm_*
+///   in      prepared      what the last solve left of the same Q, G and A; then only the vectors
+///                         are new
+///   in      again         these Q, G and A will be used again, so that T is worth forming
 ///   in      keep_factor   leave the factor of the final active set in the form that
 ///                         result.factor_tag names
+///   returns               what is left of Q, G and A for the next solve
 ///
 /// Team:    every lane calls with equal arguments; the data are visible to all on entry; ends with
 ///          a sync.
 /// Bitwise: equal for every team size; a problem's result does not depend on its company.
 /// Cost:    at most 2 forms x 2 stages x max_iter iterations; never allocates.
 template <class Team, class Scalar>
-TORCHQP_HD_CALL void solve(const Team& team, Solver<Scalar>& solver, bool warm, bool keep_factor) {
+TORCHQP_HD_CALL Prepared solve(const Team& team, Solver<Scalar>& solver, bool warm,
+                               Prepared prepared, bool again, bool keep_factor) {
   const Shape& s = solver.data.shape;
-  const Scalar zero = broadcast<Scalar>(0);
-  const auto invalid = detail::invalid_data(solver.data);
+  const Scalar zero = broadcast<Scalar>(0), one = broadcast<Scalar>(1);
+  if (prepared == Prepared::kNothing) {
+    const auto finite = detail::finite_matrices(solver.data);
+    team.template sync<Site::kStart>();
+    team.single([&] { solver.finite[0] = select(finite, one, zero); });
+    solver.scale.reset(team, s);
+    team.template sync<Site::kStart>();
+  }
+  const auto invalid = negate(both(solver.finite[0] > zero, detail::valid_vectors(solver.data)));
   const auto empty = both(detail::empty_sides(solver.data), negate(invalid));
   auto finished = either(invalid, empty);
-  const Outcome<Scalar> fresh{broadcast<Scalar>(std::numeric_limits<Element<Scalar>>::max()), zero,
-                              broadcast_mask<Scalar>(false), broadcast_mask<Scalar>(false)};
-  solver.scale.reset(team, s);
+  const Outcome<Scalar> fresh;
   reset_iterate(team, s, solver.it);
   const Scalar nan = broadcast<Scalar>(std::numeric_limits<double>::quiet_NaN());
   Residuals<Scalar> unknown{nan, nan, nan, nan, zero, zero, zero, zero, zero, zero};
@@ -279,14 +476,22 @@ TORCHQP_HD_CALL void solve(const Team& team, Solver<Scalar>& solver, bool warm, 
                 false);
 
   Scalar dual_merit = fresh.merit, spent = zero;
+  bool formed = prepared == Prepared::kSchur;
   if (prefers_dual(s)) {
     Outcome<Scalar> outcome = fresh;
-    const auto definite = solver.dual.setup(team, solver.it);
-    reset_iterate(team, s, solver.it);
-    const auto frozen = either(finished, negate(definite));
+    if (prepared == Prepared::kNothing) {
+      const auto definite = solver.dual.setup(team);
+      team.single([&] { solver.definite[0] = select(definite, one, zero); });
+    }
+    solver.dual.scale_sides(team);
+    if (!formed && again) {
+      solver.dual.schur.form(team, solver.data);
+      formed = true;
+    }
+    const auto frozen = either(finished, negate(solver.definite[0] > zero));
     if (!all(frozen)) {
       const Residuals<Scalar> r =
-          detail::run_form(team, solver, solver.dual, warm, keep_factor, frozen, outcome);
+          detail::run_dual(team, solver, warm, keep_factor, frozen, formed, outcome);
       if (keep_factor) solver.dual.unscale_factor(team);
       const Scalar merit = r.merit(solver.settings);
       const auto usable = both(negate(frozen), is_finite(merit));
@@ -298,6 +503,7 @@ TORCHQP_HD_CALL void solve(const Team& team, Solver<Scalar>& solver, bool warm, 
     }
   }
 
+  const bool intact = prefers_dual(s) && all(finished);  // no other form rescales the matrices
   if (!all(finished)) {
     Outcome<Scalar> outcome = fresh;
     equilibrate(team, solver.data, solver.scale, zero, solver.ruiz);
@@ -322,6 +528,8 @@ TORCHQP_HD_CALL void solve(const Team& team, Solver<Scalar>& solver, bool warm, 
   }
   team.single([&] { solver.result.iterations[0] = spent; });
   team.template sync<Site::kFinish>();
+  if (!intact) return Prepared::kNothing;
+  return formed ? Prepared::kSchur : Prepared::kFactor;
 }
 
 TORCHQP_END_ISA_NAMESPACE

@@ -243,6 +243,29 @@ Batch check_kkt(const KktTensors& t) {
   return check.batch(dims);
 }
 
+Batch check_gradients(const GradientTensors& t) {
+  ArgumentChecker check("parameter_gradients", "z", t.z);
+  const int64_t n = check.size("z", t.z, 1, 1, "[*, n]");
+  const int64_t m = check.size("lam", t.lam, 1, 1, "[*, m]");
+  const int64_t p = check.size("nu", t.nu, 1, 1, "[*, p]");
+  const bool bounds = check.size("active", t.active, 1, 1, "[*, m] or [*, m + n]") != m;
+  check("z", &t.z, {n});
+  check("nu", &t.nu, {p});
+  check("lam", &t.lam, {m});
+  check("d_z", &t.d_z, {n});
+  check("d_nu", &t.d_nu, {p});
+  check("d_lam", &t.d_lam, {m});
+  check("d_bound", given(t.d_bound), {bounds ? n : 0});
+  check("g_slack", given(t.g_slack), {m});
+  check("active", &t.active, {bounds ? m + n : m}, at::kChar);
+  check("status", &t.status, {}, at::kInt);
+
+  Dims dims = check.dims(n, m, p);
+  dims.lb = dims.ub = bounds;
+  dims.diagonal = t.diagonal;
+  return check.batch(dims);
+}
+
 Settings check_settings(std::string_view backward, double eps_abs, double eps_rel, int64_t max_iter,
                         bool polish, bool best_iterate) {
   TORCH_CHECK_VALUE(backward == "kkt" || backward == "smoothed" || backward == "lpgd",

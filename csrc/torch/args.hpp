@@ -38,6 +38,14 @@ struct KktTensors {
   bool diagonal;
 };
 
+/// The tensors of parameter_gradients, as given.
+struct GradientTensors {
+  const Tensor &z, &nu, &lam, &d_z, &d_nu, &d_lam;
+  const OptionalTensor &d_bound, &g_slack;
+  const Tensor &active, &status;
+  bool diagonal;
+};
+
 /// What checked arguments agree on.
 struct Batch {
   Dims dims;
@@ -48,6 +56,7 @@ struct Batch {
 /// Checks shapes, dtypes, devices and layouts, and that the optional arguments fit together.
 Batch check_solve(const SolveTensors& tensors);
 Batch check_kkt(const KktTensors& tensors);
+Batch check_gradients(const GradientTensors& tensors);
 
 /// Checks the numbers and the name of the derivative rule.
 Settings check_settings(std::string_view backward, double eps_abs, double eps_rel, int64_t max_iter,

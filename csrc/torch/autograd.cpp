@@ -8,6 +8,9 @@
 //   grad_A = d_nu z' + nu d_z'      grad_h_lower = -d_lam on lower sides
 //   grad_G = d_lam z' + lam d_z'    grad_ub, grad_lb likewise from d_bound
 //
+// The cotangent g_s of the slack s = h - Gz enters as -G' g_s in that of z, as -g_s z' in grad_G and
+// as itself in grad_h.
+//
 // kkt_solve is linear and self-adjoint in g, so its own derivative is kkt_solve again, and the pair
 // has all orders.
 
@@ -22,6 +25,7 @@
 #include <ATen/ops/zeros.h>
 #include <torch/csrc/autograd/custom_function.h>
 
+#include <array>
 #include <string_view>
 #include <tuple>
 #include <utility>
@@ -37,8 +41,8 @@ using OptionalTensor = std::optional<Tensor>;
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
-using SolveOutputs =
-    std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor>;
+using SolveOutputs = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor,
+                                Tensor, Tensor, Tensor>;
 using SolveSchema = SolveOutputs(const Tensor&, const Tensor&, const OptionalTensor&,
                                  const OptionalTensor&, const OptionalTensor&,
                                  const OptionalTensor&, const OptionalTensor&,
@@ -53,8 +57,16 @@ using KktSchema = std::tuple<Tensor, Tensor, Tensor, Tensor>(const Tensor&, cons
                                                              const Tensor&, const OptionalTensor&,
                                                              const OptionalTensor&,
                                                              const OptionalTensor&, bool);
+using Gradients = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor>;
+using GradientsSchema = Gradients(const Tensor&, const Tensor&, const Tensor&, const Tensor&,
+                                  const Tensor&, const Tensor&, const OptionalTensor&,
+                                  const OptionalTensor&, const Tensor&, const Tensor&,
+                                  std::array<bool, 8>, bool);
 
 /// The differentiable arguments of solve, in the order of its schema.
+enum : size_t { kQ, kq, kG, kHLower, kH, kA, kB, kLb, kUb };
+constexpr std::array<const char*, 9> kNames = {"Q", "q", "G", "h_lower", "h", "A", "b", "lb", "ub"};
+
 struct Arguments {
   Tensor Q, q;
   OptionalTensor G, h_lower, h, A, b, lb, ub;
@@ -196,23 +208,18 @@ struct SolveFunction : torch::autograd::Function<SolveFunction> {
                                const OptionalTensor& b, const OptionalTensor& lb,
                                const OptionalTensor& ub, const Settings& settings, bool diagonal) {
     const at::AutoDispatchBelowADInplaceOrView guard;
-    const auto [z, nu, lam, lam_lb, lam_ub, status, iterations, residuals, active, factor] =
+    const auto [z, nu, lam, lam_lb, lam_ub, slack, status, iterations, residuals, active, factor] =
         call_solve({Q, q, G, h_lower, h, A, b, lb, ub, diagonal}, settings, /*save_factor=*/true);
     ctx->set_materialize_grads(false);
     ctx->mark_non_differentiable({status, iterations, residuals});
     ctx->save_for_backward(
         {Q, G.value_or(Tensor()), A.value_or(Tensor()), z, nu, lam, active, status, factor});
     ctx->saved_data["diagonal"] = diagonal;
-    const auto save_shape = [&](const char* name, const OptionalTensor& tensor) {
-      if (tensor.has_value()) ctx->saved_data[name] = tensor->sizes().vec();
-    };
-    save_shape("q", q);
-    save_shape("h_lower", h_lower);
-    save_shape("h", h);
-    save_shape("b", b);
-    save_shape("lb", lb);
-    save_shape("ub", ub);
-    return {z, nu, lam, lam_lb, lam_ub, status, iterations, residuals};
+    const OptionalTensor given[] = {Q, q, G, h_lower, h, A, b, lb, ub};
+    for (size_t i = 0; i < kNames.size(); ++i) {
+      if (given[i].has_value()) ctx->saved_data[kNames[i]] = given[i]->sizes().vec();
+    }
+    return {z, nu, lam, lam_lb, lam_ub, slack, status, iterations, residuals};
   }
 
   static variable_list backward(AutogradContext* ctx, const variable_list& g) {
@@ -221,16 +228,16 @@ struct SolveFunction : torch::autograd::Function<SolveFunction> {
                  &status = saved[7];
     const bool diagonal = ctx->saved_data["diagonal"].toBool();
     const int64_t n = saved[3].size(-1), m = saved[5].size(-1);
-    // A failed member holds NaN, and NaN * 0 is NaN: its values are replaced before any product.
     const Tensor solved = status.le(static_cast<int>(Status::kSolvedInaccurate)).unsqueeze(-1);
-    const Tensor z = zero_unless(solved, saved[3]), nu = zero_unless(solved, saved[4]),
-                 lam = zero_unless(solved, saved[5]);
-    const Tensor rows = active.narrow(-1, 0, m);
     const bool bounds = active.size(-1) != m;
     const Tensor sides = bounds ? active.narrow(-1, m, n) : Tensor();
 
-    const Tensor g_z = g[0].defined() ? g[0] : at::zeros(saved[3].sizes(), saved[3].options());
-    Tensor g_bound;
+    Tensor g_z = g[0], g_slack, g_bound;
+    if (g[5].defined() && ctx->saved_data.count("h") != 0) {
+      g_slack = zero_unless(solved, g[5]);
+      g_z = plus(g_z, -at::matmul(G.mT(), g_slack.unsqueeze(-1)).squeeze(-1));
+    }
+    if (!g_z.defined()) g_z = at::zeros(saved[3].sizes(), saved[3].options());
     if (g[3].defined() && g[3].size(-1) != 0) g_bound = zero_unless(sides.lt(0), -g[3]);
     if (g[4].defined() && g[4].size(-1) != 0)
       g_bound = plus(g_bound, zero_unless(sides.gt(0), g[4]));
@@ -238,25 +245,83 @@ struct SolveFunction : torch::autograd::Function<SolveFunction> {
         KktFunction::apply(Q, optional(G), optional(A), OptionalTensor(g_z), optional(g[1]),
                            optional(g[2]), optional(g_bound), OptionalTensor(active),
                            OptionalTensor(status), OptionalTensor(saved[8]), diagonal);
-    const Tensor &d_z = d[0], &d_nu = d[1], &d_lam = d[2], &d_bound = d[3];
 
     Wanted wanted(ctx);
+    std::array<bool, 9> wants;
+    for (size_t i = 0; i < wants.size(); ++i) wants[i] = wanted.next(present(ctx, i));
+    // The kernel has no derivative, and no sum over a shared matrix.
+    bool batched = true;
+    const at::IntArrayRef batch = saved[3].sizes().slice(0, saved[3].dim() - 1);
+    for (const size_t i : {kQ, kG, kA}) {
+      if (!wants[i]) continue;
+      const std::vector<int64_t> own = shape(ctx, i);
+      batched =
+          batched && at::IntArrayRef(own).slice(0, own.size() - core_of(i, diagonal)) == batch;
+    }
+    return at::GradMode::is_enabled() || !batched ? by_products(ctx, wants, solved, d, g_slack)
+                                                  : by_kernel(ctx, wants, d, g_slack);
+  }
+
+ private:
+  static size_t core_of(size_t i, bool diagonal) { return i == kQ && diagonal ? 1 : 2; }
+  static bool present(AutogradContext* ctx, size_t i) {
+    return ctx->saved_data.count(kNames[i]) != 0;
+  }
+  static std::vector<int64_t> shape(AutogradContext* ctx, size_t i) {
+    return ctx->saved_data[kNames[i]].toIntVector();
+  }
+
+  /// The gradients from one pass over the members.
+  static variable_list by_kernel(AutogradContext* ctx, const std::array<bool, 9>& wants,
+                                 const variable_list& d, const Tensor& g_slack) {
+    static const auto op = c10::Dispatcher::singleton()
+                               .findSchemaOrThrow("torchqp::parameter_gradients", "")
+                               .typed<GradientsSchema>();
+    const variable_list saved = ctx->get_saved_variables();
+    const std::array<bool, 8> asked = {wants[kQ], wants[kG], wants[kHLower], wants[kH],
+                                       wants[kA], wants[kB], wants[kLb],     wants[kUb]};
+    const at::AutoDispatchBelowADInplaceOrView guard;
+    const auto [Q, G, h_lower, h, A, b, lb, ub] =
+        op.call(saved[3], saved[4], saved[5], d[0], d[1], d[2], optional(d[3]), optional(g_slack),
+                saved[6], saved[7], asked, ctx->saved_data["diagonal"].toBool());
+    const Tensor formed[] = {Q, d[0], G, h_lower, h, A, b, lb, ub};
     variable_list grads(11);
-    const auto wanted_vector = [&](const char* name) {
-      return wanted.next(ctx->saved_data.count(name) != 0);
+    for (size_t i = 0; i < wants.size(); ++i) {
+      if (wants[i]) grads[i] = at::sum_to(formed[i], shape(ctx, i));
+    }
+    return grads;
+  }
+
+  /// The gradients from differentiable products, for the next derivative, and those of shared
+  /// matrices.
+  static variable_list by_products(AutogradContext* ctx, const std::array<bool, 9>& wants,
+                                   const Tensor& solved, const variable_list& d,
+                                   const Tensor& g_slack) {
+    const variable_list saved = ctx->get_saved_variables();
+    const Tensor &active = saved[6], &d_z = d[0], &d_nu = d[1], &d_lam = d[2], &d_bound = d[3];
+    const int64_t n = saved[3].size(-1), m = saved[5].size(-1);
+    // A failed member holds NaN, and NaN * 0 is NaN: its values are replaced before any product.
+    const Tensor z = zero_unless(solved, saved[3]), nu = zero_unless(solved, saved[4]),
+                 lam = zero_unless(solved, saved[5]);
+    const Tensor rows = active.narrow(-1, 0, m);
+    const Tensor sides = active.size(-1) != m ? active.narrow(-1, m, n) : Tensor();
+    variable_list grads(11);
+    const auto reduced = [&](size_t i, const Tensor& grad) {
+      grads[i] = at::sum_to(grad, shape(ctx, i));
     };
-    const auto reduced = [&](const char* name, const Tensor& grad) {
-      return at::sum_to(grad, ctx->saved_data[name].toIntVector());
-    };
-    if (wanted.next()) grads[0] = gradient_of_Q(d_z, z, Q.sizes(), diagonal);
-    if (wanted_vector("q")) grads[1] = reduced("q", d_z);
-    if (wanted.next(G.defined())) grads[2] = gradient_of_rows(d_lam, z, lam, d_z, G.sizes());
-    if (wanted_vector("h_lower")) grads[3] = reduced("h_lower", zero_unless(rows.lt(0), -d_lam));
-    if (wanted_vector("h")) grads[4] = reduced("h", zero_unless(rows.gt(0), -d_lam));
-    if (wanted.next(A.defined())) grads[5] = gradient_of_rows(d_nu, z, nu, d_z, A.sizes());
-    if (wanted_vector("b")) grads[6] = reduced("b", -d_nu);
-    if (wanted_vector("lb")) grads[7] = reduced("lb", zero_unless(sides.lt(0), -d_bound));
-    if (wanted_vector("ub")) grads[8] = reduced("ub", zero_unless(sides.gt(0), -d_bound));
+    if (wants[kQ])
+      grads[kQ] = gradient_of_Q(d_z, z, shape(ctx, kQ), ctx->saved_data["diagonal"].toBool());
+    if (wants[kq]) reduced(kq, d_z);
+    if (wants[kG]) {
+      const Tensor d_rows = g_slack.defined() ? d_lam - g_slack : d_lam;
+      grads[kG] = gradient_of_rows(d_rows, z, lam, d_z, shape(ctx, kG));
+    }
+    if (wants[kHLower]) reduced(kHLower, zero_unless(rows.lt(0), -d_lam));
+    if (wants[kH]) reduced(kH, plus(zero_unless(rows.gt(0), -d_lam), g_slack));
+    if (wants[kA]) grads[kA] = gradient_of_rows(d_nu, z, nu, d_z, shape(ctx, kA));
+    if (wants[kB]) reduced(kB, -d_nu);
+    if (wants[kLb]) reduced(kLb, zero_unless(sides.lt(0), -d_bound));
+    if (wants[kUb]) reduced(kUb, zero_unless(sides.gt(0), -d_bound));
     return grads;
   }
 };
@@ -279,12 +344,12 @@ Solution solve_qp(const Tensor& Q, const Tensor& q, const OptionalTensor& G,
                                requires_grad(b) || requires_grad(lb) || requires_grad(ub));
   if (!differentiable) {
     const at::AutoDispatchBelowADInplaceOrView guard;
-    auto [z, nu, lam, lam_lb, lam_ub, status, iterations, residuals, active, factor] =
+    auto [z, nu, lam, lam_lb, lam_ub, slack, status, iterations, residuals, active, factor] =
         call_solve({Q, q, G, h_lower, h, A, b, lb, ub, diagonal}, chosen, /*save_factor=*/false);
-    return {z, nu, lam, lam_lb, lam_ub, status, iterations, residuals};
+    return {z, nu, lam, lam_lb, lam_ub, slack, status, iterations, residuals};
   }
   variable_list out = SolveFunction::apply(Q, q, G, h_lower, h, A, b, lb, ub, chosen, diagonal);
-  return {out[0], out[1], out[2], out[3], out[4], out[5], out[6], out[7]};
+  return {out[0], out[1], out[2], out[3], out[4], out[5], out[6], out[7], out[8]};
 }
 
 }  // namespace torchqp

@@ -21,6 +21,7 @@ TORCH_LIBRARY(torchqp, m) {
   //   out  z           [*, n]
   //   out  nu, lam     [*, p], [*, m]; signs are in core/problem.hpp
   //   out  lam_lb      [*, n], or [*, 0] without lb; lam_ub likewise
+  //   out  slack       [*, m] h - G z, +inf where there is no upper side
   //   out  status      [*] int32, core/status.hpp
   //   out  iterations  [*] int32
   //   out  residuals   [*, 4] stationarity, primal, dual sign, gap
@@ -37,7 +38,7 @@ TORCH_LIBRARY(torchqp, m) {
       " bool diagonal, str backward, float[] backward_options,"
       " float eps_abs, float eps_rel, int max_iter, bool polish, bool best_iterate,"
       " bool save_factor)"
-      " -> (Tensor z, Tensor nu, Tensor lam, Tensor lam_lb, Tensor lam_ub,"
+      " -> (Tensor z, Tensor nu, Tensor lam, Tensor lam_lb, Tensor lam_ub, Tensor slack,"
       " Tensor status, Tensor iterations, Tensor residuals, Tensor active, Tensor factor)",
       {at::Tag::pt2_compliant_tag});
 
@@ -57,5 +58,22 @@ TORCH_LIBRARY(torchqp, m) {
       "kkt_solve(Tensor Q, Tensor? G, Tensor? A, Tensor active, Tensor status, Tensor? factor,"
       " Tensor g_z, Tensor? g_nu, Tensor? g_lam, Tensor? g_bound, bool diagonal)"
       " -> (Tensor d_z, Tensor d_nu, Tensor d_lam, Tensor d_bound)",
+      {at::Tag::pt2_compliant_tag});
+
+  // The gradients of a solve in its data, from its solution and the adjoint d: those of
+  // cpu/gradient_batch.hpp. That of q is d_z.
+  //
+  //   in   z, nu, lam, active, status: from solve     d_z, d_nu, d_lam, d_bound: from kkt_solve
+  //   in   g_slack [*, m]: cotangent of the slack     wanted: Q, G, h_lower, h, A, b, lb, ub
+  //   out  grad_*: with the batch shape [*] each, also where the batch shares the argument, whose
+  //        gradient is the sum; [0] where `wanted` is false
+  //
+  // Outputs are fresh and contiguous. The operator has no derivative of its own.
+  m.def(
+      "parameter_gradients(Tensor z, Tensor nu, Tensor lam, Tensor d_z, Tensor d_nu, Tensor d_lam,"
+      " Tensor? d_bound, Tensor? g_slack, Tensor active, Tensor status, bool[8] wanted,"
+      " bool diagonal)"
+      " -> (Tensor grad_Q, Tensor grad_G, Tensor grad_h_lower, Tensor grad_h, Tensor grad_A,"
+      " Tensor grad_b, Tensor grad_lb, Tensor grad_ub)",
       {at::Tag::pt2_compliant_tag});
 }

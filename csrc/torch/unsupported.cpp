@@ -5,11 +5,14 @@
 #include <c10/util/Exception.h>
 #include <torch/library.h>
 
+#include <string>
+
 namespace {
 
 /// The name that messages use, as in args.cpp: what the user called.
-const char* message_name(const c10::OperatorHandle& op) {
-  return op.schema().name() == "torchqp::solve" ? "solve_qp" : "kkt_solve";
+std::string message_name(const c10::OperatorHandle& op) {
+  const std::string& name = op.schema().name();
+  return name == "torchqp::solve" ? "solve_qp" : name.substr(name.find("::") + 2);
 }
 
 /// Calls visit(name, tensor) for every tensor argument that was given.
@@ -25,7 +28,7 @@ void for_each_tensor(const c10::OperatorHandle& op, const torch::jit::Stack& sta
 }
 
 void refuse_cuda(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
-  const char* op_name = message_name(op);
+  const std::string op_name = message_name(op);
   for_each_tensor(op, *stack, [&](const std::string& name, const at::Tensor& tensor) {
     TORCH_CHECK_VALUE(tensor.is_cuda(), op_name, ": expected all tensors on one device, got ", name,
                       " on ", tensor.device(), " and others on a CUDA device");
@@ -36,7 +39,7 @@ void refuse_cuda(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
 }
 
 void refuse_layout(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
-  const char* op_name = message_name(op);
+  const std::string op_name = message_name(op);
   for_each_tensor(op, *stack, [&](const std::string& name, const at::Tensor& tensor) {
     TORCH_CHECK_VALUE(tensor.layout() == at::kStrided, op_name, ": expected ", name,
                       " of layout Strided, got ", tensor.layout(), "; convert it with .to_dense()");
@@ -49,14 +52,17 @@ void refuse_layout(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
 TORCH_LIBRARY_IMPL(torchqp, CUDA, m) {
   m.impl("solve", torch::CppFunction::makeFromBoxedFunction<&refuse_cuda>());
   m.impl("kkt_solve", torch::CppFunction::makeFromBoxedFunction<&refuse_cuda>());
+  m.impl("parameter_gradients", torch::CppFunction::makeFromBoxedFunction<&refuse_cuda>());
 }
 
 TORCH_LIBRARY_IMPL(torchqp, SparseCPU, m) {
   m.impl("solve", torch::CppFunction::makeFromBoxedFunction<&refuse_layout>());
   m.impl("kkt_solve", torch::CppFunction::makeFromBoxedFunction<&refuse_layout>());
+  m.impl("parameter_gradients", torch::CppFunction::makeFromBoxedFunction<&refuse_layout>());
 }
 
 TORCH_LIBRARY_IMPL(torchqp, SparseCsrCPU, m) {
   m.impl("solve", torch::CppFunction::makeFromBoxedFunction<&refuse_layout>());
   m.impl("kkt_solve", torch::CppFunction::makeFromBoxedFunction<&refuse_layout>());
+  m.impl("parameter_gradients", torch::CppFunction::makeFromBoxedFunction<&refuse_layout>());
 }

@@ -31,6 +31,14 @@ def _got(shape: Sequence[int]) -> str:
 
 def _check_kind(name: str, tensor: Tensor, like_name: str, like: Tensor) -> None:
     """Checks type, layout, dtype and device of one argument."""
+    if (
+        tensor is not like
+        and isinstance(tensor, Tensor)
+        and tensor.dtype is like.dtype
+        and tensor.layout is torch.strided
+        and tensor.device == like.device
+    ):
+        return
     if not isinstance(tensor, Tensor):
         raise TypeError(f"{name}: expected a torch.Tensor, got {type(tensor).__name__}")
     if tensor.layout != torch.strided:
@@ -47,8 +55,10 @@ def _check_kind(name: str, tensor: Tensor, like_name: str, like: Tensor) -> None
         )
 
 
-def _check_core(name: str, tensor: Tensor, core: Sequence[int], letters: str) -> None:
+def _check_core(name: str, tensor: Tensor, core: tuple[int, ...], letters: str) -> None:
     """Checks the trailing dimensions of one argument."""
+    if tensor.shape[-len(core) :] == core:
+        return
     split = tensor.dim() - len(core)
     if split < 0 or any(a != b for a, b in zip(tensor.shape[split:], core, strict=True)):
         raise ValueError(
@@ -59,6 +69,8 @@ def _check_core(name: str, tensor: Tensor, core: Sequence[int], letters: str) ->
 
 def _broadcast(batch: Sequence[int], name: str, leading: Sequence[int]) -> Sequence[int]:
     """The common batch shape, or a message that says which argument does not fit."""
+    if leading == batch or not leading:
+        return batch
     result = list(leading[: max(0, len(leading) - len(batch))])
     padded = [1] * (len(batch) - len(leading)) + list(leading[len(result) :])
     for have, new in zip(batch[len(batch) - len(padded) :], padded, strict=True):
@@ -69,6 +81,32 @@ def _broadcast(batch: Sequence[int], name: str, leading: Sequence[int]) -> Seque
             )
         result.append(new if have == 1 else have)
     return tuple(result)
+
+
+def _rows(name: str, letter: str, matrix: Tensor) -> int:
+    """How many rows a matrix has."""
+    if matrix.dim() < 2:
+        raise ValueError(f"{name}: expected shape [*, {letter}, n], got {_got(matrix.shape)}")
+    return matrix.shape[-2]
+
+
+def _refuse_lonely(
+    G: Tensor | None,
+    h_lower: Tensor | None,
+    h: Tensor | None,
+    A: Tensor | None,
+    b: Tensor | None,
+) -> None:
+    """Raises for the first argument that came without the one it belongs to."""
+    for name, needed, tensor, others in (
+        ("G", "h or h_lower", G, (h, h_lower)),
+        ("h", "G", h, (G,)),
+        ("h_lower", "G", h_lower, (G,)),
+        ("A", "b", A, (b,)),
+        ("b", "A", b, (A,)),
+    ):
+        if tensor is not None and all(other is None for other in others):
+            raise ValueError(f"{name}: expected {needed} along with it, got None")
 
 
 def check_problem(
@@ -106,43 +144,43 @@ def check_problem(
         TypeError: not a tensor, a sparse one, or of the wrong dtype.
         ValueError: a wrong shape or device, or an argument without the one it belongs to.
     """
-    for name, needed, tensor, others in (
-        ("G", "h or h_lower", G, (h, h_lower)),
-        ("h", "G", h, (G,)),
-        ("h_lower", "G", h_lower, (G,)),
-        ("A", "b", A, (b,)),
-        ("b", "A", b, (A,)),
-    ):
-        if tensor is not None and all(other is None for other in others):
-            raise ValueError(f"{name}: expected {needed} along with it, got None")
+    if (G is None) != (h is None and h_lower is None) or (A is None) != (b is None):
+        _refuse_lonely(G, h_lower, h, A, b)
     if not isinstance(Q, Tensor):
         raise TypeError(f"Q: expected a torch.Tensor or torchqp.Diag, got {type(Q).__name__}")
     for name, tensor in (("Q", Q), ("q", q), ("G", G), ("A", A)):
         if tensor is not None:
             _check_kind(name, tensor, "Q", Q)
-    if q.dim() < 1 or q.shape[-1] < 1:
-        raise ValueError(f"q: expected shape [*, n] with n >= 1, got {_got(q.shape)}")
-    n = q.shape[-1]
-    sizes = {"n": n, "m": 0, "p": 0}
-    _check_core(
-        "Q.d" if diagonal else "Q", Q, (n,) if diagonal else (n, n), "n" if diagonal else "n, n"
-    )
-    batch = _broadcast(tuple(Q.shape[: Q.dim() - (1 if diagonal else 2)]), "q", q.shape[:-1])
-    for name, letter, matrix in (("G", "m", G), ("A", "p", A)):
-        if matrix is not None:
-            if matrix.dim() < 2:
-                raise ValueError(
-                    f"{name}: expected shape [*, {letter}, n], got {_got(matrix.shape)}"
-                )
-            sizes[letter] = matrix.shape[-2]
-            _check_core(name, matrix, (sizes[letter], n), f"{letter}, n")
-            batch = _broadcast(batch, name, matrix.shape[:-2])
-    vectors = [("h_lower", h_lower), ("h", h), ("b", b), ("lb", lb), ("ub", ub)]
-    for name, vector in vectors + list(zip(_STARTS, start, strict=False)):
+    q_shape = q.shape
+    if not q_shape or q_shape[-1] < 1:
+        raise ValueError(f"q: expected shape [*, n] with n >= 1, got {_got(q_shape)}")
+    n, m, p = q_shape[-1], 0, 0
+    if diagonal:
+        _check_core("Q.d", Q, (n,), "n")
+    else:
+        _check_core("Q", Q, (n, n), "n, n")
+    batch = _broadcast(Q.shape[: -1 if diagonal else -2], "q", q_shape[:-1])
+    if G is not None:
+        m = _rows("G", "m", G)
+        _check_core("G", G, (m, n), "m, n")
+        batch = _broadcast(batch, "G", G.shape[:-2])
+    if A is not None:
+        p = _rows("A", "p", A)
+        _check_core("A", A, (p, n), "p, n")
+        batch = _broadcast(batch, "A", A.shape[:-2])
+    vectors = [
+        ("h_lower", h_lower, "m", m),
+        ("h", h, "m", m),
+        ("b", b, "p", p),
+        ("lb", lb, "n", n),
+        ("ub", ub, "n", n),
+    ]
+    if any(t is not None for t in start):
+        sizes = (n, p, m, 0 if lb is None else n, 0 if ub is None else n)
+        vectors += list(zip(_STARTS, start, _STARTS.values(), sizes, strict=True))
+    for name, vector, letter, size in vectors:
         if vector is not None:
             _check_kind(name, vector, "Q", Q)
-            letter = VECTORS.get(name) or _STARTS[name]
-            empty = (name == "lam_lb0" and lb is None) or (name == "lam_ub0" and ub is None)
-            _check_core(name, vector, (0 if empty else sizes[letter],), letter)
+            _check_core(name, vector, (size,), letter)
             batch = _broadcast(batch, name, vector.shape[:-1])
-    return Sizes(n, sizes["m"], sizes["p"], batch)
+    return Sizes(n, m, p, batch)

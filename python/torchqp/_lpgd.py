@@ -14,25 +14,24 @@ import torch
 from torch import Tensor
 
 from torchqp._batch import outer_sum, sum_to, symmetric_outer_sum
-from torchqp._kkt import add
-from torchqp._rules import Saved
+from torchqp._rules import Adjoint, Saved, written_gradients
 
 _INFINITY = 1e20
 
 
-def _steps(
-    saved: Saved, cotangents: Sequence[Tensor | None], tau: float, relative: bool
-) -> tuple[Tensor, Tensor]:
-    """(the step t > 0 of each member, whether it has any cotangent), both [*]."""
-    size = torch.zeros_like(saved.z[..., 0])
-    for g in cotangents:
-        if g is not None and g.shape[-1]:
-            size = torch.maximum(size, g.abs().amax(-1))
-    moves = size > 0
-    size = torch.where(moves, size, 1.0)
-    if not relative:
-        return torch.full_like(size, tau), moves
-    return tau * (1 + saved.masked(saved.q).abs().amax(-1)) / size, moves
+def _steps(saved: Saved, cotangents: Sequence[Tensor | None], tau: float, relative: bool) -> Tensor:
+    """The step t > 0 of each member [*]; NaN for one that has no cotangent or failed.
+
+    With NaN the moved problem is invalid, which costs nothing to find out.
+    """
+    norms = [g.abs().amax(-1) for g in cotangents if g is not None]
+    size = norms[0]
+    for norm in norms[1:]:
+        size = torch.maximum(size, norm)
+    step = torch.full_like(size, tau)
+    if relative:
+        step = tau * (1 + saved.q.abs().amax(-1)) / size
+    return torch.where((size > 0) & (saved.status <= 1), step, torch.nan)
 
 
 def _moved(side: Tensor | None, step: Tensor | None) -> Tensor | None:
@@ -63,17 +62,17 @@ def lpgd_gradients(
     """All gradients of the LPGD mode. `solve` is the differentiable operator."""
     tau, relative, side, rho = saved.options
     signs = ((1.0,), (-1.0,), (1.0, -1.0))[int(side)]
-    g = [None if c is None else saved.masked(c) for c in cotangents]
-    g = [None if c is None or not c.shape[-1] else c for c in g]
+    g = [None if c is None or not c.shape[-1] else c for c in cotangents[:5]]
     if all(c is None for c in g):
         return {}
     g_z, g_nu, g_lam, g_lb, g_ub = g
-    size, moves = _steps(saved, g, tau, bool(relative))
-    t = torch.stack([sign * size for sign in signs]).unsqueeze(-1)  # [sides, *, 1]
+    step = _steps(saved, g, tau, bool(relative))
+    t = torch.stack([step if sign > 0 else -step for sign in signs]).unsqueeze(-1)  # [sides, *, 1]
 
-    q = add(saved.q, None if g_z is None else t * g_z, -rho * saved.z if rho else None)
+    q = saved.q if g_z is None else saved.q + t * g_z
     Q = saved.Q
     if rho:
+        q = q - rho * saved.z
         Q = (
             Q + rho
             if saved.diagonal
@@ -81,12 +80,13 @@ def lpgd_gradients(
         )
     row_step = None if g_lam is None else -t * g_lam
     lower_step, upper_step = (None if g is None else t * g for g in _bound_steps(saved, g_lb, g_ub))
+    z, nu, lam, lam_lb, lam_ub = saved.raw
     start = (
-        saved.z,
-        saved.nu if saved.A is not None else None,
-        saved.lam if saved.G is not None else None,
-        saved.lam_lb if saved.lb is not None else None,
-        saved.lam_ub if saved.ub is not None else None,
+        z,
+        nu if saved.A is not None else None,
+        lam if saved.G is not None else None,
+        lam_lb if saved.lb is not None else None,
+        lam_ub if saved.ub is not None else None,
     )
     ends = solve(
         Q,
@@ -106,53 +106,69 @@ def lpgd_gradients(
         False,
         False,
     )
-    return _differences(saved, ends, signs, size, moves)
+    grads = _differences(saved, ends, signs, step)
+    g_slack = cotangents[5]
+    if g_slack is not None and "G" in grads:
+        nothing = torch.zeros_like(g_slack), torch.zeros_like(saved.z)
+        grads["G"] = grads["G"] + outer_sum((-g_slack, saved.z), nothing, saved.own("G"))
+    if g_slack is not None and "h" in grads:
+        grads["h"] = grads["h"] + sum_to(g_slack, saved.own("h"), 1)
+    return grads
 
 
 def _differences(
-    saved: Saved, ends: Sequence[Tensor], signs: Sequence[float], size: Tensor, moves: Tensor
+    saved: Saved, ends: Sequence[Tensor], signs: Sequence[float], step: Tensor
 ) -> dict[str, Tensor]:
     """(dL/dtheta at one end - at the other) / distance; the forward solution is a failed end."""
-    centre = (saved.z, saved.nu, saved.lam, saved.lam_lb, saved.lam_ub)
-    good = (ends[5] <= 1) & moves & saved.solved.squeeze(-1)  # [sides, *]
-    usable = [good[i].unsqueeze(-1) for i in range(len(signs))]
-    reached = [
-        [torch.where(usable[i], end[i], mid) for end, mid in zip(ends[:5], centre, strict=True)]
-        for i in range(len(signs))
-    ]
-    if len(signs) == 2:
-        first, last = reached
-        distance = size * good.sum(0)
-    else:
-        first, last = (reached[0], list(centre)) if signs[0] > 0 else (list(centre), reached[0])
-        distance = size * good[0]
-    any_good = good.any(0).unsqueeze(-1)
-    inverse = torch.where(any_good, 1 / torch.where(any_good, distance.unsqueeze(-1), 1.0), 0.0)
-    delta = [(a - b) * inverse for a, b in zip(first, last, strict=True)]
-    mean = [(a + b) / 2 for a, b in zip(first, last, strict=True)]
-    z, nu, lam, lam_lb, lam_ub = range(5)
+    good = ends[6] <= 1  # [sides, *]
+    usable = good.unsqueeze(-1)
+    distance = (step * good.sum(0)).unsqueeze(-1)
+    inverse = torch.where(distance > 0, 1 / distance, 0.0)
+    needed = saved.needed
 
-    def negative_part(x: Tensor) -> Tensor:
-        return (-x).clamp(min=0.0)
+    def both(i: int, centre: Tensor) -> tuple[Tensor, Tensor]:
+        """Output i at the end with the larger t and at the other."""
+        reached = torch.where(usable, ends[i], centre)
+        if len(signs) == 2:
+            return reached[0], reached[1]
+        return (reached[0], centre) if signs[0] > 0 else (centre, reached[0])
 
-    needed, own = saved.needed, saved.own
+    def change(first: Tensor, last: Tensor) -> Tensor:
+        return (first - last) * inverse
+
     grads: dict[str, Tensor] = {}
-    if needed["Q"]:
-        grads["Q"] = symmetric_outer_sum(delta[z], mean[z], own("Q"), saved.diagonal)
-    if needed["A"]:
-        grads["A"] = outer_sum((delta[nu], mean[z]), (mean[nu], delta[z]), own("A"))
-    if needed["G"]:
-        grads["G"] = outer_sum((delta[lam], mean[z]), (mean[lam], delta[z]), own("G"))
-    upper = (first[lam].clamp(min=0.0) - last[lam].clamp(min=0.0)) * inverse
-    lower = (negative_part(first[lam]) - negative_part(last[lam])) * inverse
-    for name, value in (
-        ("q", delta[z]),
-        ("b", -delta[nu]),
-        ("h", -upper),
-        ("h_lower", lower),
-        ("lb", delta[lam_lb]),
-        ("ub", -delta[lam_ub]),
-    ):
-        if needed[name]:
-            grads[name] = sum_to(value, own(name), 1)
+
+    def put(name: str, value: Tensor) -> None:
+        grads[name] = sum_to(value, saved.own(name), 1)
+
+    first_z, last_z = both(0, saved.z)
+    d_z, z = change(first_z, last_z), (first_z + last_z) / 2
+    if "q" in needed:
+        put("q", d_z)
+    if "lb" in needed:
+        put("lb", change(*both(3, saved.lam_lb)))
+    if "ub" in needed:
+        put("ub", -change(*both(4, saved.lam_ub)))
+    d_nu, nu, d_lam, lam = (saved.raw[1], saved.raw[1], saved.raw[2], saved.raw[2])
+    if "A" in needed or "b" in needed:
+        first, last = both(1, saved.nu)
+        d_nu, nu = change(first, last), (first + last) / 2
+    if "b" in needed:
+        put("b", -d_nu)
+    if "G" in needed or "h" in needed or "h_lower" in needed:
+        first, last = both(2, saved.lam)
+        d_lam, lam = change(first, last), (first + last) / 2
+        if "h" in needed:
+            put("h", change(last.clamp(min=0.0), first.clamp(min=0.0)))
+        if "h_lower" in needed:
+            put("h_lower", change((-first).clamp(min=0.0), (-last).clamp(min=0.0)))
+
+    matrices = [name for name in ("Q", "A", "G") if name in needed]
+    adjoint = Adjoint(d_z, d_nu, d_lam, None)
+    grads |= written_gradients(saved, (z, nu, lam), adjoint, None, matrices)
+    for name, (d, multipliers) in (("A", (d_nu, nu)), ("G", (d_lam, lam))):
+        if name in matrices and name not in grads:
+            grads[name] = outer_sum((d, z), (multipliers, d_z), saved.own(name))
+    if "Q" in matrices and "Q" not in grads:
+        grads["Q"] = symmetric_outer_sum(d_z, z, saved.own("Q"), saved.diagonal)
     return grads

@@ -25,10 +25,10 @@ from torchqp._rules import (  # noqa: E402
     PARAMETERS,
     Saved,
     SolveInputs,
-    SolveOutputs,
     core_of,
     exact_gradients,
     exact_tangent,
+    through_slack,
 )
 from torchqp._smoothed import smoothed_gradients  # noqa: E402
 
@@ -41,6 +41,14 @@ def _refusal(mode: str) -> str:
         "derivative and no forward mode. Use backward='kkt' for double backward, "
         "torch.func.hessian, jvp or jacfwd."
     )
+
+
+# Which parameters a mode's derivatives read.
+_KEPT = {
+    "kkt": [name in ("Q", "G", "A") for name in PARAMETERS],
+    "smoothed": [name in ("Q", "q", "G", "A") for name in PARAMETERS],
+    "lpgd": [True] * len(PARAMETERS),
+}
 
 
 class SolveRule:
@@ -57,45 +65,33 @@ class SolveRule:
     @staticmethod
     def save(ctx: Any, inputs: Sequence[Any], output: Sequence[Tensor]) -> None:
         """Keeps what the mode reads of the problem, the solution and the factor."""
-        args, out = SolveInputs(*inputs), SolveOutputs(*output)
         ctx.set_materialize_grads(False)
-        ctx.mark_non_differentiable(*out[5:])
-        ctx.mode, ctx.options, ctx.diagonal = (
-            args.backward,
-            list(args.backward_options),
-            args.diagonal,
-        )
-        ctx.settings = (args.eps_abs, args.eps_rel, args.max_iter, args.polish)
-        ctx.shapes = tuple(None if t is None else t.shape for t in args[:9])
-        ctx.present = tuple(
-            name for name, t in zip(PARAMETERS, args, strict=False) if t is not None
-        )
-        kept = {"kkt": ("Q", "G", "A"), "smoothed": ("Q", "q", "G", "A")}.get(
-            args.backward, PARAMETERS
-        )
-        parameters = [
-            t if name in kept else None for name, t in zip(PARAMETERS, args, strict=False)
-        ]
-        ctx.save_for_backward(*parameters, *out[:5], out.status, out.active, out.factor)
+        ctx.mark_non_differentiable(*output[6:])
+        ctx.diagonal, ctx.mode, ctx.options = inputs[14:17]
+        ctx.settings = inputs[17:21]
+        ctx.shapes = [None if t is None else t.shape for t in inputs[:9]]
+        parameters = [t if kept else None for t, kept in zip(inputs, _KEPT[ctx.mode], strict=False)]
+        ctx.save_for_backward(*parameters, *output[:5], output[6], *output[9:])
 
     @staticmethod
     def vjp(ctx: Any, *cotangents: Tensor | None) -> tuple[Tensor | None, ...]:
         """The adjoint of the mode that the caller chose."""
-        nothing = (None,) * (len(SolveInputs._fields) - len(PARAMETERS))
-        if all(g is None for g in cotangents[:5]):
-            return (None,) * len(SolveInputs._fields)
+        nothing = (None,) * len(SolveInputs._fields)
+        if all(g is None for g in cotangents[:6]):
+            return nothing
         saved = Saved(ctx)
-        with full_precision(saved.z.device):
+        with full_precision(saved.status.device):
+            g = through_slack(saved, cotangents)
             if ctx.mode == "kkt":
-                grads = exact_gradients(saved, cotangents[:5])
+                grads = exact_gradients(saved, g)
             elif ctx.mode == "smoothed":
-                grads = smoothed_gradients(saved, cotangents[:5])
+                grads = smoothed_gradients(saved, g)
             else:
-                grads = lpgd_gradients(saved, cotangents[:5], solve)
+                grads = lpgd_gradients(saved, g, solve)
         result = tuple(grads.get(name) for name in PARAMETERS)
         if ctx.mode != "kkt":
             result = once_differentiable(_refusal(ctx.mode), result)
-        return result + nothing
+        return result + nothing[len(result) :]
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Tensor | None) -> tuple[Tensor | None, ...]:
@@ -103,7 +99,7 @@ class SolveRule:
         if ctx.mode != "kkt":
             raise RuntimeError(_refusal(ctx.mode))
         saved = Saved(ctx)
-        with full_precision(saved.z.device):
+        with full_precision(saved.status.device):
             return exact_tangent(saved, SolveInputs._make(tangents))
 
 
@@ -114,7 +110,8 @@ def _fake_solve(*inputs: Any) -> tuple[Tensor, ...]:
     # As keeps_diagonal and factor_size in csrc/core/problem.hpp.
     rows = p + (m if not bounds and m <= 2 * n else 0)
     kept_diagonal = args.diagonal and 2 * (m + p) <= n
-    factor_size = 1 if kept_diagonal else 1 + n * n + rows * rows
+    triangles = n * (n + 1) // 2 + rows * (rows + 1) // 2
+    factor_size = 1 if kept_diagonal else 1 + triangles
     new = args.q.new_empty
     return (
         new(*batch, n),
@@ -122,6 +119,7 @@ def _fake_solve(*inputs: Any) -> tuple[Tensor, ...]:
         new(*batch, m),
         new(*batch, n if args.lb is not None else 0),
         new(*batch, n if args.ub is not None else 0),
+        new(*batch, m),
         new(batch, dtype=torch.int32),
         new(batch, dtype=torch.int32),
         new(*batch, 4),
@@ -152,7 +150,36 @@ def _fake_kkt_solve(
     return tuple(g_z.new_empty(*batch, size) for size in (n, p, m, d_bound))
 
 
-for _op, _fake in (("torchqp::solve", _fake_solve), ("torchqp::kkt_solve", _fake_kkt_solve)):
+def _fake_parameter_gradients(
+    z: Tensor,
+    nu: Tensor,
+    lam: Tensor,
+    d_z: Tensor,
+    d_nu: Tensor,
+    d_lam: Tensor,
+    d_bound: Tensor | None,
+    g_slack: Tensor | None,
+    active: Tensor,
+    status: Tensor,
+    wanted: list[bool],
+    diagonal: bool,
+) -> tuple[Tensor, ...]:
+    n, m, p = z.shape[-1], lam.shape[-1], nu.shape[-1]
+    leading = [t.shape[:-1] for t in (z, nu, lam, d_z, d_nu, d_lam, active)] + [status.shape]
+    leading += [t.shape[:-1] for t in (d_bound, g_slack) if t is not None]
+    batch = torch.broadcast_shapes(*leading)
+    cores = ((n,) if diagonal else (n, n), (m, n), (m,), (m,), (p, n), (p,), (n,), (n,))
+    shapes = [
+        (*batch, *core) if formed else (0,) for core, formed in zip(cores, wanted, strict=True)
+    ]
+    return tuple(z.new_empty(shape) for shape in shapes)
+
+
+for _op, _fake in (
+    ("torchqp::solve", _fake_solve),
+    ("torchqp::kkt_solve", _fake_kkt_solve),
+    ("torchqp::parameter_gradients", _fake_parameter_gradients),
+):
     torch.library.register_fake(_op, _fake)
     for _device in ("cpu", "cuda"):
         torch.library.register_autocast(_op, _device, torch.float32)

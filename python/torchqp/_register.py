@@ -74,9 +74,14 @@ def _nestable(jvp: Callable[..., Any]) -> Callable[..., Any]:
     return nestable
 
 
+def _transforms() -> bool:
+    """Whether a transform of torch.func or forward mode is at work."""
+    return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
+
+
 def is_differentiated(*args: Any) -> bool:
     """Whether torch may ask for a derivative in these arguments, of whatever kind."""
-    if torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
+    if _transforms():
         return True
     return torch.is_grad_enabled() and any(isinstance(a, Tensor) and a.requires_grad for a in args)
 
@@ -112,14 +117,19 @@ def differentiable(rule: type[Rule]) -> Callable[..., Any]:
     torch.library.register_autograd(op, rule.vjp, setup_context=rule.save)
     torch.library.register_vmap(op, vmapped(op))
 
+    def below_autograd(*args: Any) -> Any:
+        """The operator without the derivative that it has for direct calls, which costs time."""
+        with torch._C._AutoDispatchBelowAutograd():
+            return op(*args)
+
     def setup_context(ctx: Any, inputs: Sequence[Any], output: Sequence[Tensor]) -> None:
         rule.save(ctx, inputs, output)
-        ctx.save_for_forward(*ctx.to_save)
+        if _transforms():
+            ctx.save_for_forward(*ctx.to_save)
 
     def forward(*args: Any) -> Any:
-        return op(*args)
+        return op(*args) if _transforms() else below_autograd(*args)
 
-    # Function.apply looks at the signature on every call; found here, it costs little.
     forward.__signature__ = inspect.signature(forward)  # type: ignore[attr-defined]
     members: dict[str, Any] = {
         "forward": staticmethod(forward),
@@ -130,14 +140,19 @@ def differentiable(rule: type[Rule]) -> Callable[..., Any]:
     }
     # Made by its metaclass because grad_fn shows the name that it is made with.
     metaclass: Any = type(torch.autograd.Function)
-    call_function = metaclass(rule.__name__, (torch.autograd.Function,), members).apply
+    function = metaclass(rule.__name__, (torch.autograd.Function,), members)
+    call_function = function.apply
+    # What Function.apply comes to without transforms, less its look at the signature.
+    call_plain_function = super(torch.autograd.Function, function).apply
 
     def call(*args: Any) -> Any:
         if torch.compiler.is_compiling():
             if forward_ad._current_level >= 0:
                 raise NotImplementedError(_NO_FORWARD_MODE)
             return op(*args)
-        return call_function(*args) if is_differentiated(*args) else op(*args)
+        if _transforms():
+            return call_function(*args)
+        return call_plain_function(*args) if is_differentiated(*args) else below_autograd(*args)
 
     return call
 
@@ -171,6 +186,8 @@ def once_differentiable(
     message: str, tensors: Sequence[Tensor | None]
 ) -> tuple[Tensor | None, ...]:
     """The same tensors; differentiating them, in whatever way, raises `message`."""
+    if not torch.is_grad_enabled() and not _transforms():
+        return tuple(tensors)
     gate: Any = _OnceDifferentiable
     present = iter(gate.apply(message, *(t for t in tensors if t is not None)))
     return tuple(None if t is None else next(present) for t in tensors)

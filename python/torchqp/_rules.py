@@ -7,20 +7,26 @@ kkt_solve(cotangents):
     grad_G = d_lam z' + lam d_z'                grad_h = -d_lam on upper sides, grad_h_lower =
     -d_lam on lower sides grad_ub = -d_bound on upper sides, grad_lb = -d_bound on lower sides
 
-(Amos and Kolter, OptNet (2017), eq. 6 to 8). Members that failed have d = 0 and are read as z = 0:
-no NaN reaches a product.
+(Amos and Kolter, OptNet (2017), eq. 6 to 8). The cotangent g_s of the slack s = h - Gz enters as
+-G' g_s in that of z, as -g_s z' in grad_G and as itself in grad_h. Members that failed have d = 0
+and are read as z = 0: no NaN reaches a product.
+
+Where no further derivative can be asked for, one pass of the operator `parameter_gradients` writes
+what is needed; else, and for shared matrices, products do.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from torchqp._batch import apply_Q, outer_sum, sum_to, symmetric_outer_sum
+from torchqp._batch import apply, apply_Q, outer_sum, sum_to, symmetric_outer_sum
 from torchqp._kkt import add, kkt_solve, tangent_of_constraints
+from torchqp._register import is_differentiated
 
 
 class SolveInputs(NamedTuple):
@@ -59,6 +65,7 @@ class SolveOutputs(NamedTuple):
     lam: Tensor
     lam_lb: Tensor
     lam_ub: Tensor
+    slack: Tensor
     status: Tensor
     iterations: Tensor
     residuals: Tensor
@@ -67,7 +74,10 @@ class SolveOutputs(NamedTuple):
 
 
 PARAMETERS = SolveInputs._fields[:9]
-MULTIPLIERS = SolveOutputs._fields[1:5]
+_INDEX = {name: i for i, name in enumerate(PARAMETERS)}
+_WRITTEN = tuple(name for name in PARAMETERS if name != "q")
+_MATRICES = ("Q", "G", "A")
+_write = torch.ops.torchqp.parameter_gradients.default
 
 
 class Adjoint(NamedTuple):
@@ -94,31 +104,73 @@ class Saved:
 
     def __init__(self, ctx: Any) -> None:
         """Unpacks what the rule's `save` kept."""
-        *parameters, z, nu, lam, lam_lb, lam_ub, status, active, factor = ctx.saved_tensors
-        for name, tensor in zip(PARAMETERS, parameters, strict=True):
-            setattr(self, name, tensor)
-        self.needed: dict[str, bool] = dict(zip(PARAMETERS, ctx.needs_input_grad, strict=False))
-        self.present: Sequence[str] = ctx.present
+        tensors = ctx.saved_tensors
+        self.Q, self.q, self.G, self.h_lower, self.h, self.A, self.b, self.lb, self.ub = tensors[:9]
+        self.raw: Sequence[Tensor] = tensors[9:14]  # z and the multipliers, whatever they hold
+        self.status: Tensor = tensors[14]
+        self.active: Tensor = tensors[15]
+        self.factor: Tensor = tensors[16]
         self.diagonal: bool = ctx.diagonal
         self.options: Sequence[float] = ctx.options
         self.settings: tuple[float, float, int, bool] = ctx.settings
-        self._shapes: Sequence[Sequence[int]] = ctx.shapes
-        self.status, self.active, self.factor = status, active, factor
-        self.solved = (status <= 1).unsqueeze(-1)
-        self.z, self.nu, self.lam = self.masked(z), self.masked(nu), self.masked(lam)
-        self.lam_lb, self.lam_ub = self.masked(lam_lb), self.masked(lam_ub)
-        rows = lam.shape[-1]
-        bounds = "lb" in self.present or "ub" in self.present
-        self.active_rows = active[..., :rows]
-        self.active_bounds = active[..., rows:] if bounds else None
+        self._shapes: Sequence[Sequence[int] | None] = ctx.shapes
+        needs = ctx.needs_input_grad
+        self.needed = [name for i, name in enumerate(PARAMETERS) if needs[i]]
+        self.rows: int = tensors[11].shape[-1]
+        self.bounds: bool = self.present("lb") or self.present("ub")
+
+    @cached_property
+    def solved(self) -> Tensor:
+        """Bool [*, 1]."""
+        return (self.status <= 1).unsqueeze(-1)
+
+    @cached_property
+    def z(self) -> Tensor:
+        """The minimiser."""
+        return self.masked(self.raw[0])
+
+    @cached_property
+    def nu(self) -> Tensor:
+        """The multipliers of A."""
+        return self.masked(self.raw[1])
+
+    @cached_property
+    def lam(self) -> Tensor:
+        """The multipliers of G."""
+        return self.masked(self.raw[2])
+
+    @cached_property
+    def lam_lb(self) -> Tensor:
+        """The multipliers of lb."""
+        return self.masked(self.raw[3])
+
+    @cached_property
+    def lam_ub(self) -> Tensor:
+        """The multipliers of ub."""
+        return self.masked(self.raw[4])
+
+    @property
+    def active_rows(self) -> Tensor:
+        """Which sides of the rows of G hold."""
+        return self.active[..., : self.rows]
+
+    @property
+    def active_bounds(self) -> Tensor | None:
+        """Which bounds hold, None without any."""
+        return self.active[..., self.rows :] if self.bounds else None
 
     def masked(self, tensor: Tensor) -> Tensor:
         """Zero for members that failed, whatever they hold."""
         return torch.where(self.solved, tensor, 0.0)
 
+    def present(self, name: str) -> bool:
+        """Whether the problem has this parameter."""
+        return self._shapes[_INDEX[name]] is not None
+
     def own(self, name: str) -> Sequence[int]:
         """Leading dimensions of a parameter."""
-        shape = self._shapes[PARAMETERS.index(name)]
+        shape = self._shapes[_INDEX[name]]
+        assert shape is not None
         return shape[: len(shape) - core_of(name, self.diagonal)]
 
 
@@ -127,49 +179,86 @@ def core_of(name: str, diagonal: bool) -> int:
     return 2 if name in ("G", "A") or (name == "Q" and not diagonal) else 1
 
 
-def parameter_gradients(saved: Saved, adjoint: Adjoint) -> dict[str, Tensor]:
+def parameter_gradients(
+    saved: Saved, adjoint: Adjoint, g_slack: Tensor | None = None
+) -> dict[str, Tensor]:
     """The gradients asked for; see the head of this file. Shared parameters get the sum."""
     d_z, d_nu, d_lam, d_bound = adjoint
-    z, needed, own = saved.z, saved.needed, saved.own
-    grads: dict[str, Tensor] = {}
-    if needed["Q"]:
-        grads["Q"] = symmetric_outer_sum(d_z, z, own("Q"), saved.diagonal)
-    if needed["q"]:
-        grads["q"] = sum_to(d_z, own("q"), 1)
-    if needed["A"]:
-        grads["A"] = outer_sum((d_nu, z), (saved.nu, d_z), own("A"))
-    if needed["b"]:
-        grads["b"] = sum_to(-d_nu, own("b"), 1)
-    if needed["G"]:
-        grads["G"] = outer_sum((d_lam, z), (saved.lam, d_z), own("G"))
-    for name, sign, d, active in (
-        ("h", 1, d_lam, saved.active_rows),
-        ("h_lower", -1, d_lam, saved.active_rows),
-        ("ub", 1, d_bound, saved.active_bounds),
-        ("lb", -1, d_bound, saved.active_bounds),
-    ):
-        if needed[name] and d is not None and active is not None:
-            grads[name] = sum_to(torch.where(active == sign, -d, 0.0), own(name), 1)
+    grads = written_gradients(saved, saved.raw, adjoint, g_slack, saved.needed)
+    for name in saved.needed:
+        if name in grads:
+            continue
+        own = saved.own(name)
+        if name == "Q":
+            grads[name] = symmetric_outer_sum(d_z, saved.z, own, saved.diagonal)
+        elif name == "q":
+            grads[name] = sum_to(d_z, own, 1)
+        elif name == "G":
+            d_rows = d_lam if g_slack is None else d_lam - g_slack
+            grads[name] = outer_sum((d_rows, saved.z), (saved.lam, d_z), own)
+        elif name == "A":
+            grads[name] = outer_sum((d_nu, saved.z), (saved.nu, d_z), own)
+        elif name == "b":
+            grads[name] = sum_to(-d_nu, own, 1)
+        else:
+            rows = name in ("h", "h_lower")
+            d, active = (d_lam, saved.active_rows) if rows else (d_bound, saved.active_bounds)
+            if d is None or active is None:
+                continue
+            value = torch.where(active == (1 if name in ("h", "ub") else -1), -d, 0.0)
+            if name == "h" and g_slack is not None:
+                value = value + g_slack
+            grads[name] = sum_to(value, own, 1)
     return grads
+
+
+def written_gradients(
+    saved: Saved,
+    solution: Sequence[Tensor],
+    adjoint: Adjoint,
+    g_slack: Tensor | None,
+    names: Sequence[str],
+) -> dict[str, Tensor]:
+    """What one pass over the members writes of these gradients, for z, nu, lam in `solution`.
+
+    Nothing where a derivative of the result can be asked for, not q, and no shared matrix, for
+    which it would be one matrix per member.
+    """
+    if is_differentiated(*solution, *adjoint, g_slack):
+        return {}
+    batch = saved.status.shape
+    formed = [
+        name in names and (name not in _MATRICES or saved.own(name) == batch) for name in _WRITTEN
+    ]
+    if not any(formed):
+        return {}
+    grads = _write(
+        *solution[:3], *adjoint, g_slack, saved.active, saved.status, formed, saved.diagonal
+    )
+    return {
+        name: grad if name in _MATRICES else sum_to(grad, saved.own(name), 1)
+        for name, wanted, grad in zip(_WRITTEN, formed, grads, strict=True)
+        if wanted
+    }
 
 
 def _exact_adjoint(saved: Saved, g: Sequence[Tensor | None]) -> Adjoint:
     """One solve with the KKT matrix of the active set."""
-    g_z, g_nu, g_lam, g_lb, g_ub = g
+    g_z, g_nu, g_lam, g_lb, g_ub = g[:5]
     g_bound = None
     if saved.active_bounds is not None:
         upper = (
             None
-            if g_ub is None or "ub" not in saved.present
+            if g_ub is None or not saved.present("ub")
             else torch.where(saved.active_bounds == 1, g_ub, 0.0)
         )
         lower = (
             None
-            if g_lb is None or "lb" not in saved.present
+            if g_lb is None or not saved.present("lb")
             else torch.where(saved.active_bounds == -1, -g_lb, 0.0)
         )
         g_bound = add(upper, lower)
-    g_z = torch.zeros_like(saved.z) if g_z is None else g_z
+    g_z = torch.zeros_like(saved.raw[0]) if g_z is None else g_z
     d = kkt_solve(
         saved.Q,
         saved.G,
@@ -183,12 +272,26 @@ def _exact_adjoint(saved: Saved, g: Sequence[Tensor | None]) -> Adjoint:
         g_bound,
         saved.diagonal,
     )
-    return Adjoint(d[0], d[1], d[2], None if saved.active_bounds is None else d[3])
+    return Adjoint(d[0], d[1], d[2], d[3] if saved.bounds else None)
+
+
+def through_slack(saved: Saved, g: Sequence[Tensor | None]) -> Sequence[Tensor | None]:
+    """The cotangents with that of s = h - Gz carried on to z; what is left of it goes to G and h.
+
+    The last is None where s is a constant, and zero for members that failed.
+    """
+    g_z, g_slack = g[0], g[5]
+    if g_slack is None:
+        return g
+    if saved.G is None or not saved.present("h"):
+        return (*g[:5], None)
+    g_slack = saved.masked(g_slack)
+    return (add(g_z, -apply(saved.G.mT, g_slack)), *g[1:5], g_slack)
 
 
 def exact_gradients(saved: Saved, g: Sequence[Tensor | None]) -> dict[str, Tensor]:
     """Exact mode; differentiable again."""
-    return parameter_gradients(saved, _exact_adjoint(saved, g))
+    return parameter_gradients(saved, _exact_adjoint(saved, g), g[5])
 
 
 def _side(active: Tensor, upper: Tensor | None, lower: Tensor | None) -> Tensor | None:
@@ -220,8 +323,12 @@ def exact_tangent(saved: Saved, t: Any) -> tuple[Tensor | None, ...]:
         saved.diagonal,
     )
     d_lb, d_ub = torch.zeros_like(saved.lam_lb), torch.zeros_like(saved.lam_ub)
-    if bounds is not None and "lb" in saved.present:
+    if bounds is not None and saved.present("lb"):
         d_lb = torch.where(bounds == -1, -d_bound, 0.0)
-    if bounds is not None and "ub" in saved.present:
+    if bounds is not None and saved.present("ub"):
         d_ub = torch.where(bounds == 1, d_bound, 0.0)
-    return (d_z, d_nu, d_lam, d_lb, d_ub, None, None, None, None, None)
+    d_slack = torch.zeros_like(saved.lam)
+    if saved.G is not None and saved.present("h"):
+        d_Gz = apply(saved.G, d_z) if into_G is None else apply(saved.G, d_z) + into_G
+        d_slack = saved.masked(-d_Gz if t.h is None else t.h - d_Gz)
+    return (d_z, d_nu, d_lam, d_lb, d_ub, d_slack, None, None, None, None, None)

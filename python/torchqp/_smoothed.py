@@ -51,7 +51,7 @@ def _weighted(cotangent: Tensor | None, multipliers: Tensor) -> Tensor | None:
 def smoothed_gradients(saved: Saved, cotangents: Sequence[Tensor | None]) -> dict[str, Tensor]:
     """All gradients of the smoothed mode."""
     alpha, curvature, smooth_equalities, q_metric = saved.options
-    g_z, g_nu, g_lam, g_lb, g_ub = (None if g is None else saved.masked(g) for g in cotangents)
+    g_z, g_nu, g_lam, g_lb, g_ub = (None if g is None else saved.masked(g) for g in cotangents[:5])
     g_z = torch.zeros_like(saved.z) if g_z is None else g_z
     diagonal, A = saved.diagonal, (None if smooth_equalities else saved.A)
     Q = _regular(saved.Q, diagonal)
@@ -75,8 +75,8 @@ def smoothed_gradients(saved: Saved, cotangents: Sequence[Tensor | None]) -> dic
         shaped = _diagonal_added(Q, torch.where(interior, 0.0, size * curvature), diagonal)
     weights = add(
         _weighted(g_lam, saved.lam),
-        _weighted(g_lb, saved.lam_lb) if "lb" in saved.present else None,
-        _weighted(g_ub, saved.lam_ub) if "ub" in saved.present else None,
+        _weighted(g_lb, saved.lam_lb) if saved.present("lb") else None,
+        _weighted(g_ub, saved.lam_ub) if saved.present("ub") else None,
         _weighted(g_nu, saved.nu) if A is None else None,
     )
     # The row is scaled to unit length, so that its multiplier and the cotangent of that are too.
@@ -102,17 +102,19 @@ def smoothed_gradients(saved: Saved, cotangents: Sequence[Tensor | None]) -> dic
         d_z, d_nu, mu = d_z * damping, d_nu * damping, mu * damping
 
     bounds = add(
-        mu * saved.lam_ub if "ub" in saved.present else None,
-        -mu * saved.lam_lb if "lb" in saved.present else None,
+        mu * saved.lam_ub if saved.present("ub") else None,
+        -mu * saved.lam_lb if saved.present("lb") else None,
     )
     grads = parameter_gradients(
-        saved, Adjoint(d_z, mu * saved.nu if A is None else d_nu, mu * saved.lam, bounds)
+        saved,
+        Adjoint(d_z, mu * saved.nu if A is None else d_nu, mu * saved.lam, bounds),
+        cotangents[5],
     )
-    if alpha and (saved.needed["Q"] or saved.needed["q"]):
+    if alpha and ("Q" in saved.needed or "q" in saved.needed):
         step = -_minus_inverse(saved, Q, stationarity)  # z - w
-        if saved.needed["q"]:
+        if "q" in saved.needed:
             grads["q"] = grads["q"] + sum_to(2 * alpha * step, saved.own("q"), 1)
-        if saved.needed["Q"]:
+        if "Q" in saved.needed:
             both = 2 * saved.z - step  # z + w
             grads["Q"] = grads["Q"] + symmetric_outer_sum(
                 alpha * step, both, saved.own("Q"), diagonal

@@ -7,11 +7,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from torchqp._batch import apply, apply_to_each, autocasts, full_precision
+from torchqp._batch import autocasts
 from torchqp._checks import check_problem
 from torchqp._ops import solve
-from torchqp._register import is_differentiated
-from torchqp._rules import SolveOutputs
 from torchqp.backward import Backward, resolve_backward
 from torchqp.settings import Settings, check_settings
 from torchqp.solution import Solution
@@ -116,9 +114,8 @@ def solve_qp(
     """
     mode, options = resolve_backward(backward), check_settings(settings)
     check_on_failure(on_failure)
-    out, G, h = _solve(Q, q, G, h, A, b, lb, ub, h_lower, mode, options, warm_start, on_failure)
-    s = _slack(out, G, h, on_failure)
-    return Solution(*out[:5], s, *out[5:8])
+    out = _solve(Q, q, G, h, A, b, lb, ub, h_lower, mode, options, warm_start, on_failure)
+    return Solution(*out[:9])
 
 
 def check_on_failure(on_failure: str) -> None:
@@ -142,7 +139,7 @@ def solve_for_z(
     on_failure: str,
 ) -> Tensor:
     """The minimiser alone; for layers, which have checked their options when they were made."""
-    return _solve(Q, q, G, h, A, b, lb, ub, h_lower, backward, settings, None, on_failure)[0].z
+    return _solve(Q, q, G, h, A, b, lb, ub, h_lower, backward, settings, None, on_failure)[0]
 
 
 def _solve(
@@ -159,8 +156,8 @@ def _solve(
     settings: Settings,
     warm_start: Solution | None,
     on_failure: str,
-) -> tuple[SolveOutputs, Tensor | None, Tensor | None]:
-    """Checks everything, calls the operator; returns its outputs and G, h as it saw them."""
+) -> tuple[Tensor, ...]:
+    """Checks everything and calls the operator."""
     diagonal = isinstance(Q, Diag)
     matrix = Q.d if diagonal else Q
     for name, value in (("Q", matrix), ("q", q)):
@@ -186,7 +183,7 @@ def _solve(
         and torch.is_grad_enabled()
         and any(t is not None and t.requires_grad for t in tensors[:9])
     )
-    out = solve(
+    out: tuple[Tensor, ...] = solve(
         *tensors,
         diagonal,
         backward.name,
@@ -195,7 +192,7 @@ def _solve(
         on_failure == "best",
         save_factor,
     )
-    return SolveOutputs(*out), G, h
+    return out
 
 
 def _out_of_half(value: Any) -> Any:
@@ -242,22 +239,3 @@ def _start(
         None if lb is None else lam_lb,
         None if ub is None else lam_ub,
     )
-
-
-def _slack(out: SolveOutputs, G: Tensor | None, h: Tensor | None, on_failure: str) -> Tensor:
-    """H - Gz; a failed member's z, which may be NaN, stays away from the gradients of G and h."""
-    if G is None or h is None:
-        return torch.full_like(out.lam, torch.inf)
-    failed = (out.status >= 2).unsqueeze(-1)
-    z = torch.where(failed, 0.0, out.z)
-    with full_precision(G.device):
-        Gz = apply_to_each(G.detach(), z.detach())
-        if torch.compiler.is_compiling() or is_differentiated(G, z):
-            # The value comes from one product, whose bits are the member's own, the derivative
-            # from the other.
-            linear = apply(G, z)
-            Gz = Gz + (linear - linear.detach())
-        s = h - Gz
-        if on_failure == "nan":
-            return torch.where(failed, torch.nan, s)
-        return torch.where(failed, h.detach() - apply_to_each(G.detach(), out.z.detach()), s)

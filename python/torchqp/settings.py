@@ -22,8 +22,10 @@ class Settings:
     Attributes:
         eps_abs: absolute tolerance, infinity norm; default 1e-8 in float64, 1e-4 in float32.
         eps_rel: relative tolerance; same defaults.
-        max_iter: interior-point iterations; default 100.
-        polish: end with a solve on the active set, which sharpens solution and gradients.
+        max_iter: interior-point iterations, or rounds of pivoting; default 100.
+        polish: look for the active set, by pivoting before the interior point where Q is positive
+            definite and after it else, and end with a solve on it: exact solution and gradients.
+            False: the interior point alone.
 
     Raises:
         TypeError: a field of the wrong type.

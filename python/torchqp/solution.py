@@ -95,7 +95,7 @@ class Solution(NamedTuple):
         lam_ub: [*, n] multipliers >= 0 of z <= ub, [*, 0] without ub.
         s: [*, m] slacks h - Gz; +inf where h is absent or +inf.
         status: int32 [*], see Status. NaN outputs and zero gradients where status >= 2.
-        iterations: int32 [*].
+        iterations: int32 [*] rounds of pivoting or iterations of the interior point.
         residuals: [*, 4] stationarity, primal, sign of multipliers, duality gap; each in infinity
             norm divided by 1 + the largest term it is made of, on the caller's data.
     """

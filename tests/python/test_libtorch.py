@@ -15,6 +15,7 @@ TREE = ROOT / ".build" / str(sys.implementation.cache_tag)
 EXAMPLE = TREE / "tests" / "cpp" / "libtorch_example" / "libtorch_example"
 SHAPES = {"Q": (3, 3), "q": (4, 3), "G": (2, 3), "h": (4, 2), "A": (1, 3), "b": (1,)}
 BOUNDS = {"lb": (3,), "ub": (3,)}
+CORE = {"Q": 2, "G": 2, "A": 2}  # trailing dimensions, 1 for the rest
 
 
 @pytest.fixture(scope="module")
@@ -37,12 +38,28 @@ def test_the_cpp_example_prints_the_numbers_of_python(printed: dict[str, Tensor]
     assert printed["status"].tolist() == solution.status.tolist() == [0] * 4
 
     weights = torch.cos(torch.arange(12, dtype=torch.float64)).reshape(4, 3)
-    multipliers = (solution.nu, solution.lam, solution.lam_lb, solution.lam_ub)
-    loss = (weights * solution.z).sum() + sum(0.5 * x.square().sum() for x in multipliers)
+    others = (solution.nu, solution.lam, solution.lam_lb, solution.lam_ub, solution.s)
+    loss = (weights * solution.z).sum() + sum(0.5 * x.square().sum() for x in others)
     first = torch.autograd.grad(loss, list(theta.values()), create_graph=True)
     second = torch.autograd.grad(0.5 * first[1].square().sum(), list(theta.values()))
 
-    expected = {name: getattr(solution, name) for name in ("z", "nu", "lam", "lam_lb", "lam_ub")}
+    own = {
+        k: v.detach().expand(4, *v.shape[v.dim() - CORE.get(k, 1) :]).clone().requires_grad_()
+        for k, v in theta.items()
+    }
+    batched = torchqp.solve_qp(**own)
+    written = torch.autograd.grad(
+        (weights * batched.z).sum()
+        + batched.lam.sum()
+        + batched.lam_lb.sum()
+        + 0.5 * batched.s.square().sum(),
+        list(own.values()),
+        create_graph=True,  # from products, where the program has them from the kernel
+    )
+
+    names = ("z", "nu", "lam", "lam_lb", "lam_ub", "s")
+    expected = {name: getattr(solution, name) for name in names}
+    expected |= {f"batched_{name}": grad for name, grad in zip(own, written, strict=True)}
     for name, grad, curvature in zip(theta, first, second, strict=True):
         expected[f"grad_{name}"], expected[f"second_{name}"] = grad, curvature
     active = 0

@@ -7,6 +7,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import torchqp
 from torchqp import testing
+from torchqp._rules import SolveOutputs
 
 OPS = torch.ops.torchqp
 ORDER = ("Q", "q", "G", "h_lower", "h", "A", "b", "lb", "ub")
@@ -40,7 +41,8 @@ def arguments(problem, mode="kkt", start=(None,) * 5, save_factor=True, best_ite
 
 def kkt_arguments(problem, out, factor=True, duals=True):
     """Positional arguments of `kkt_solve` for the outputs of `solve`."""
-    z, nu, lam, _, _, status, _, _, active, saved = out
+    out = SolveOutputs(*out)
+    z, nu, lam, status, active = out.z, out.nu, out.lam, out.status, out.active
     diagonal = isinstance(problem["Q"], torchqp.Diag)
     torch.manual_seed(0)
     g = [torch.randn_like(t) for t in (z, nu, lam)]
@@ -53,7 +55,7 @@ def kkt_arguments(problem, out, factor=True, duals=True):
         problem.get("A"),
         active,
         status,
-        saved if factor else None,
+        out.factor if factor else None,
         g[0],
         *rest,
         g_bound,
@@ -171,7 +173,7 @@ def test_outputs_do_not_alias_the_inputs():
 def test_the_saved_factor_changes_nothing(name):
     problem = VARIANTS[name]
     out = OPS.solve(*arguments(problem))
-    assert out[9].shape[-1] > 1
+    assert out[-1].shape[-1] > 1
     with_factor = OPS.kkt_solve(*kkt_arguments(problem, out))
     for one, other in zip(
         with_factor, OPS.kkt_solve(*kkt_arguments(problem, out, factor=False)), strict=True
@@ -185,7 +187,8 @@ def test_kkt_solve_satisfies_its_equations():
     args = kkt_arguments(problem, out)
     d_z, d_nu, d_lam, d_bound = OPS.kkt_solve(*args)
     g_z, g_nu, g_lam, g_bound = args[6:10]
-    rows, bounds = out[8][:, :3] != 0, out[8][:, 3:] != 0
+    active = SolveOutputs(*out).active
+    rows, bounds = active[:, :3] != 0, active[:, 3:] != 0
     assert rows.sum(-1).tolist() == [2, 2] and bounds.sum(-1).tolist() == [2, 2]
     times = testing.times
     top = (
@@ -204,11 +207,191 @@ def test_kkt_solve_satisfies_its_equations():
 def test_kkt_solve_ignores_failed_members_and_what_they_hold():
     problem = VARIANTS["failed member"]
     out = OPS.solve(*arguments(problem))
-    assert out[5].tolist() == [0, 2] and torch.isnan(out[0][1]).all()
+    assert SolveOutputs(*out).status.tolist() == [0, 2] and torch.isnan(out[0][1]).all()
     args = list(kkt_arguments(problem, out))
     args[6][1] = torch.nan
     d_z = OPS.kkt_solve(*args)[0]
     assert torch.isfinite(d_z).all() and (d_z[1] == 0).all()
+
+
+GRADIENTS = ("Q", "G", "h_lower", "h", "A", "b", "lb", "ub")
+
+
+def gradient_arguments(problem, wanted=(True,) * 8, slack=True):
+    """Positional arguments of `parameter_gradients` for a solved problem."""
+    out = SolveOutputs(*OPS.solve(*arguments(problem)))
+    d_z, d_nu, d_lam, d_bound = OPS.kkt_solve(*kkt_arguments(problem, out))
+    present = [problem.get(name) is not None for name in GRADIENTS]
+    bounds = out.active.shape[-1] != out.lam.shape[-1]
+    return (
+        *out[:3],
+        *(d_z, d_nu, d_lam, d_bound if bounds else None),
+        torch.randn_like(out.slack) if slack and problem.get("h") is not None else None,
+        out.active,
+        out.status,
+        [a and b for a, b in zip(present, wanted, strict=True)],
+        isinstance(problem["Q"], torchqp.Diag),
+    )
+
+
+def products(z, nu, lam, d_z, d_nu, d_lam, d_bound, g_slack, active, status, wanted, diagonal):
+    """What `parameter_gradients` is to write, in plain torch."""
+    live = (status <= 1).unsqueeze(-1)
+    z, nu, lam = (torch.where(live, t, 0.0) for t in (z, nu, lam))
+
+    def outer(u, v):
+        return u.unsqueeze(-1) * v.unsqueeze(-2)
+
+    m = lam.shape[-1]
+    rows, bounds = active[..., :m], active[..., m:]
+    g = torch.zeros_like(lam) if g_slack is None else torch.where(live, g_slack, 0.0)
+    values = {
+        "Q": d_z * z if diagonal else (outer(d_z, z) + outer(z, d_z)) / 2,
+        "G": outer(d_lam - g, z) + outer(lam, d_z),
+        "h_lower": torch.where(rows == -1, -d_lam, 0.0),
+        "h": torch.where(rows == 1, -d_lam, 0.0) + g,
+        "A": outer(d_nu, z) + outer(nu, d_z),
+        "b": -d_nu,
+    }
+    if d_bound is not None:
+        values["lb"] = torch.where(bounds == -1, -d_bound, 0.0)
+        values["ub"] = torch.where(bounds == 1, -d_bound, 0.0)
+    nothing = z.new_zeros(0)
+    return [values[n] if want else nothing for n, want in zip(GRADIENTS, wanted, strict=True)]
+
+
+def assert_gradients(args):
+    """The operator equals the products; returns how many entries of them are not zero."""
+    actual, expected = OPS.parameter_gradients(*args), products(*args)
+    for one, other in zip(actual, expected, strict=True):
+        assert one.shape == other.shape and one.is_contiguous()
+        rounding = 8 * torch.finfo(one.dtype).eps
+        scale = 1 + float(other.abs().max()) if other.numel() else 1.0
+        torch.testing.assert_close(one, other, rtol=rounding, atol=rounding * scale)
+    return sum(int(t.count_nonzero()) for t in actual)
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_parameter_gradients_are_the_products(name):
+    args = gradient_arguments(VARIANTS[name])
+    assert assert_gradients(args) > 0 or name == "empty batch"
+    torch.library.opcheck(
+        OPS.parameter_gradients.default,
+        args,
+        test_utils=("test_schema", "test_faketensor", "test_aot_dispatch_dynamic"),
+    )
+
+
+@pytest.mark.parametrize("i", range(8))
+def test_parameter_gradients_writes_what_is_wanted_and_nothing_else(i):
+    for wanted in ([j == i for j in range(8)], [j != i for j in range(8)]):
+        args = gradient_arguments(everything(shared=()), wanted)
+        assert [t.numel() > 0 for t in OPS.parameter_gradients(*args)] == wanted
+        assert assert_gradients(args) > 0
+
+
+def test_parameter_gradients_of_any_size_layout_and_leading_dimensions(dtype):
+    torch.manual_seed(5)
+    for n, m, p, batch in ((1, 1, 0, (3,)), (9, 17, 4, (2, 3)), (33, 5, 7, ()), (64, 40, 1, (40,))):
+        sizes = (n, p, m, n, p, m, n, m)
+        vectors = [torch.randn(*batch, size, dtype=dtype) for size in sizes]
+        active = torch.randint(-1, 2, (*batch, m + n), dtype=torch.int8)
+        status = torch.randint(0, 4, batch, dtype=torch.int32)
+        args = (*vectors, active, status, [True] * 8, False)
+        args[3][status > 1], args[4][status > 1], args[5][status > 1] = 0, 0, 0
+        args[6][status > 1] = 0
+        for t in args[:3]:
+            t[status > 1] = torch.nan
+        assert assert_gradients(args) > 0 or bool((status > 1).all())
+        wide = [
+            torch.stack([t, t.nan_to_num() + 1], -1)[..., 0] if torch.is_tensor(t) else t
+            for t in args
+        ]
+        for one, other in zip(
+            OPS.parameter_gradients(*wide), OPS.parameter_gradients(*args), strict=True
+        ):
+            assert torch.equal(one, other)
+        grad_Q = OPS.parameter_gradients(*args)[0]
+        assert torch.equal(grad_Q, grad_Q.mT)
+    # A cotangent that the batch shares, as that of a sum is.
+    expanded = list(args)
+    expanded[7] = args[7][0].expand(40, m)
+    copied = [*args[:7], expanded[7].contiguous(), *args[8:]]
+    for one, other in zip(
+        OPS.parameter_gradients(*expanded), OPS.parameter_gradients(*copied), strict=True
+    ):
+        assert torch.equal(one, other)
+
+
+def test_parameter_gradients_of_failed_members_are_exactly_zero():
+    args = list(gradient_arguments(VARIANTS["failed member"]))
+    for i in range(7):
+        if args[i] is not None:
+            args[i][1] = torch.nan
+    args[10] = [True] * 8
+    grads = OPS.parameter_gradients(*args)
+    for grad in grads:
+        assert torch.equal(grad[1], torch.zeros_like(grad[1]))
+        assert torch.isfinite(grad).all()
+    assert all(grads[i][0].abs().max() > 0.1 for i in (0, 4, 5))
+
+
+def test_parameter_gradients_names_what_is_wrong():
+    args = list(gradient_arguments(everything(shared=())))
+    for i, value, kind, message in (
+        (1, args[1][..., :0], ValueError, "d_nu of shape"),
+        (3, args[3][..., 1:], ValueError, "d_z of shape"),
+        (5, args[5].float(), TypeError, "d_lam of dtype float64 like z, got float32"),
+        (9, args[9].long(), TypeError, "status of dtype int32"),
+        (0, args[0].repeat(2, 1)[:3], ValueError, "leading dimensions that broadcast"),
+    ):
+        wrong = [*args[:i], value, *args[i + 1 :]]
+        with pytest.raises(kind, match=f"parameter_gradients: expected .*{message}"):
+            OPS.parameter_gradients(*wrong)
+
+
+def test_threads_do_not_change_parameter_gradients():
+    torch.manual_seed(1)
+    batch, n = 300, 40
+    vectors = [torch.randn(batch, size) for size in (n, 3, 20, n, 3, 20, n, 20)]
+    active = torch.randint(-1, 2, (batch, 20 + n), dtype=torch.int8)
+    args = (*vectors, active, torch.zeros(batch, dtype=torch.int32), [True] * 8, False)
+    torch.set_num_threads(1)
+    one = OPS.parameter_gradients(*args)
+    torch.set_num_threads(4)
+    for a, b in zip(one, OPS.parameter_gradients(*args), strict=True):
+        assert torch.equal(a, b)
+
+
+class Called(TorchDispatchMode):
+    """Remembers the names of the operators that ran, one entry a call."""
+
+    names: tuple[str, ...] = ()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # noqa: D105
+        self.names += (func.name(),)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("diagonal", [False, True])
+def test_the_pass_over_the_members_gives_the_gradients_of_the_products(mode, diagonal):
+    from small_problems import NAMES, solve
+
+    args = tensors(everything(shared=("A", "lb"), diagonal=diagonal))
+
+    def gradients(create_graph):
+        sol = solve(*args, diagonal=diagonal, backward=mode)
+        loss = sum(t.sin().sum() for t in sol[:6])
+        with Called() as called:
+            grads = torch.autograd.grad(loss, args, create_graph=create_graph)
+        return grads, called.names.count("torchqp::parameter_gradients")
+
+    (written, calls), (formed, none) = gradients(False), gradients(True)
+    assert calls == 1 and none == 0
+    for name, one, other in zip(NAMES, written, formed, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12, msg=name)
+        assert one.abs().max() > 1e-4 or mode == "smoothed", name
 
 
 def test_the_grad_fn_has_a_name():
@@ -216,19 +399,16 @@ def test_the_grad_fn_has_a_name():
     assert "SolveRule" in torchqp.solve_qp(torch.eye(2), q).z.grad_fn.name()
 
 
-def test_a_gradient_that_nobody_asked_for_is_not_formed(monkeypatch):
-    from torchqp import _rules
-
-    formed = []
-    original = _rules.outer_sum
-    monkeypatch.setattr(
-        _rules, "outer_sum", lambda *args: formed.append(args[-1]) or original(*args)
-    )
-    args = tensors(everything())
+@pytest.mark.parametrize("shared", [(), ("G", "A", "Q", "lb")])
+def test_a_gradient_that_nobody_asked_for_is_not_formed(shared):
     from small_problems import solve
 
-    solve(*(a.detach() if i != 1 else a for i, a in enumerate(args))).z.sum().backward()
-    assert not formed and args[1].grad is not None
+    args = tensors(everything(shared=shared))
+    sol = solve(*(a.detach() if i != 1 else a for i, a in enumerate(args)))
+    with Called() as called, LargestTensor() as largest:
+        sol.z.sum().backward()
+    assert "torchqp::parameter_gradients" not in called.names
+    assert largest.entries <= sol.z.numel() and args[1].grad is not None
 
 
 def test_the_factor_is_saved_only_for_an_exact_backward(monkeypatch):
@@ -277,6 +457,8 @@ def test_shared_matrices_are_never_copied_for_the_members(mode, monkeypatch):
     with LargestTensor() as largest:
         sol = torchqp.solve_qp(**problem, backward=torchqp.LPGD() if mode == "lpgd" else mode)
         (sol.z.sum() + sol.s.sum() + sol.nu.sum()).backward()
-    factor = batch * (1 + n * n + (m + p) ** 2) if mode == "kkt" else 0
+    rows = m + p
+    triangles = n * (n + 1) // 2 + rows * (rows + 1) // 2
+    factor = batch * (1 + triangles) if mode == "kkt" else 0
     assert largest.entries in (factor, *range(4 * batch * max(n, m)))
     assert problem["G"].grad.shape == (m, n) and problem["G"].grad.abs().max() > 0

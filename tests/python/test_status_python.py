@@ -92,16 +92,6 @@ def test_slack_of_failed_members_keeps_nan_out_of_gradients():
     assert all(torch.isfinite(g).all() for g in grads)
 
 
-def test_layers_that_return_z_do_not_compute_the_slack(monkeypatch):
-    from torchqp import functional
-
-    monkeypatch.setattr(functional, "_slack", lambda *args: pytest.fail("the slack was computed"))
-    problem = mixed_outcomes()
-    torchqp.QPLayer()(**problem)
-    torchqp.Projection(G=problem["G"], h=problem["h"])(problem["q"])
-    torchqp.OptNet(4, 2, dtype=torch.float64)(problem["q"])
-
-
 def test_slack_is_the_distance_to_the_upper_side():
     Q, q = torch.eye(2, dtype=torch.float64), torch.tensor([1.0, 1.0], dtype=torch.float64)
     G = torch.eye(2, dtype=torch.float64)

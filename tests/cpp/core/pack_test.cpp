@@ -123,6 +123,35 @@ TYPED_TEST(PackOperations, MasksReduceOverAllLanes) {
   EXPECT_FALSE(any(broadcast_mask<P>(false)));
 }
 
+TYPED_TEST(PackOperations, GatherReadsItsOwnLaneAtItsOwnPlace) {
+  using P = TypeParam;
+  constexpr int kRows = 5, kStride = 7;
+  std::vector<P> matrix(kRows * kStride);
+  for (int i = 0; i < kRows * kStride; ++i)
+    for (int w = 0; w < width_v<P>; ++w) set(matrix[i], w, Element<P>(100 * w + i));
+  P row = broadcast<P>(0), col = row;
+  for (int w = 0; w < width_v<P>; ++w) {
+    set(row, w, Element<P>(w % kRows));
+    set(col, w, Element<P>((3 * w + 1) % kStride));
+  }
+  const P entry = gather(matrix.data(), row, kStride, col), alone = gather(matrix.data(), col);
+  for (int w = 0; w < width_v<P>; ++w) {
+    EXPECT_EQ(get(entry, w), 100 * w + w % kRows * kStride + (3 * w + 1) % kStride);
+    EXPECT_EQ(get(alone, w), 100 * w + (3 * w + 1) % kStride);
+  }
+}
+
+TYPED_TEST(PackOperations, EveryLaneOfAMaskIsVisitedOnce) {
+  using P = TypeParam;
+  P value = broadcast<P>(0);
+  for (int w = 0; w < width_v<P>; w += 3) set(value, w, 1);
+  std::vector<int> visited;
+  for_each_lane(value > broadcast<P>(0), [&](int w) { visited.push_back(w); });
+  std::vector<int> expected;
+  for (int w = 0; w < width_v<P>; w += 3) expected.push_back(w);
+  EXPECT_EQ(visited, expected);
+}
+
 template <class T>
 class ScalarFunctions : public ::testing::Test {};
 using Elements = ::testing::Types<float, double>;

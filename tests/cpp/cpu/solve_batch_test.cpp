@@ -126,6 +126,107 @@ TYPED_TEST(SolveBatch, AMemberHasTheSameBitsInEveryRange) {
   }
 }
 
+/// The batch in which member i has the matrices of member i % period.
+template <class T>
+QpBatch<T> repeat_matrices(QpBatch<T> batch, int64_t period) {
+  const auto repeat = [&](std::vector<T>& array) {
+    const int64_t length = static_cast<int64_t>(array.size()) / batch.size;
+    for (int64_t i = period; i < batch.size; ++i)
+      std::copy_n(array.begin() + i % period * length, length, array.begin() + i * length);
+  };
+  repeat(batch.Q), repeat(batch.G), repeat(batch.A);
+  return batch;
+}
+
+TYPED_TEST(SolveBatch, RepeatedMatricesChangeNoBit) {
+  using T = TypeParam;
+  const int64_t width = pack_width<T>();
+  for (const support::Family& family : support::families()) {
+    for (int64_t period : {int64_t{1}, int64_t{2}, width + 3}) {
+      const int64_t size = 2 * (width + 3) * 2;
+      QpBatch<T> batch = repeat_matrices(support::random_batch<T>(family, size, 36), period);
+      const QpSolutions<T> copied = solve_all(batch, default_settings<T>(), true);
+      // Then the same from the first `period` matrices, and once more from where that ended.
+      ProblemBatch<T> shared = batch.view();
+      for (StridedArray<T>* array : {&shared.Q, &shared.G, &shared.A}) {
+        if (array->data == nullptr) continue;
+        array->batch.sizes[0] = period;
+        if (period == 1) array->batch.ndim = 0;
+      }
+      QpSolutions<T> solutions(batch.dims, size, true);
+      solve_members(shared, default_settings<T>(), solutions, 0, size);
+      for (int64_t i = 0; i < size; ++i)
+        EXPECT_TRUE(same_bits(solutions.member(i), copied.member(i)))
+            << family.name << ", period " << period << ", member " << i;
+    }
+  }
+}
+
+TYPED_TEST(SolveBatch, AWarmStartHasTheSameBitsInAnyCompany) {
+  using T = TypeParam;
+  const int64_t size = 2 * (pack_width<T>() + 3);
+  for (const support::Family& family : support::families()) {
+    for (int64_t period : {size / 2, size}) {
+      QpBatch<T> batch = repeat_matrices(support::random_batch<T>(family, size, 38), period);
+      const QpSolutions<T> start = solve_all(batch, default_settings<T>());
+      const Dims& dims = batch.dims;
+      const auto copy = [&](const auto& of, int length) {
+        std::vector<T> all;
+        for (int64_t i = 0; i < size && length > 0; ++i) {
+          const T* from = of(i);
+          all.insert(all.end(), from, from + length);
+        }
+        return all;
+      };
+      batch.z0 = copy([&](int64_t i) { return start.z(i); }, dims.n);
+      batch.nu0 = copy([&](int64_t i) { return start.nu(i); }, dims.p);
+      batch.lam0 = copy([&](int64_t i) { return start.lam(i); }, dims.m);
+      batch.lam_lb0 = copy([&](int64_t i) { return start.lam_lb(i); }, dims.lb ? dims.n : 0);
+      batch.lam_ub0 = copy([&](int64_t i) { return start.lam_ub(i); }, dims.ub ? dims.n : 0);
+      // From starts that are right to starts that are far off, side by side.
+      for (int64_t i = 0; i < size; ++i)
+        for (int j = 0; j < dims.n; ++j)
+          batch.q[i * dims.n + j] += static_cast<T>((i % 5) * (i % 5) * 0.05 * std::cos(i + 2 * j));
+      ProblemBatch<T> shared = batch.view();
+      for (StridedArray<T>* array : {&shared.Q, &shared.G, &shared.A})
+        if (array->data != nullptr) array->batch.sizes[0] = period;
+      QpSolutions<T> together(dims, size, true);
+      solve_members(shared, default_settings<T>(), together, 0, size);
+      for (int64_t i = 0; i < size; ++i) {
+        const QpSolutions<T> alone = solve_all(batch.pick({i}), default_settings<T>(), true);
+        EXPECT_TRUE(same_bits(together.member(i), alone.member(0)))
+            << family.name << ", period " << period << ", member " << i;
+      }
+    }
+  }
+}
+
+TYPED_TEST(SolveBatch, SlackIsTheDistanceToTheUpperSide) {
+  using T = TypeParam;
+  for (const support::Family& family : support::families()) {
+    const QpBatch<T> batch = support::random_batch<T>(family, 9, 37);
+    const QpSolutions<T> solutions = solve_all(batch, default_settings<T>());
+    const int n = batch.dims.n, m = batch.dims.m;
+    for (int64_t i = 0; i < batch.size; ++i) {
+      for (int r = 0; r < m; ++r) {
+        const T bound = batch.h.empty() ? T(kInfinity) : batch.h[i * m + r];
+        double value = 0, size = 1 + std::abs(double(bound));
+        for (int j = 0; j < n; ++j) {
+          const double term = double(batch.G[(i * m + r) * n + j]) * solutions.z(i)[j];
+          value += term, size += std::abs(term);
+        }
+        if (bound >= T(kInfinity)) {
+          EXPECT_EQ(solutions.slack(i)[r], std::numeric_limits<T>::infinity()) << family.name;
+        } else {
+          EXPECT_NEAR(solutions.slack(i)[r], bound - value,
+                      50 * std::numeric_limits<T>::epsilon() * size)
+              << family.name << ", member " << i << ", row " << r;
+        }
+      }
+    }
+  }
+}
+
 TYPED_TEST(SolveBatch, AMemberHasTheSameBitsInAnyCompany) {
   using T = TypeParam;
   for (const support::Family& family : support::families()) {

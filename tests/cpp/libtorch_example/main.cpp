@@ -5,7 +5,7 @@
 // that it is the same everywhere), the solution, and the derivatives. Q, G, A, b, lb and ub are
 // shared by the batch, q and h are not.
 //
-//   loss = sum_i cos(i) z_i + 1/2 (|nu|^2 + |lam|^2 + |lam_lb|^2 + |lam_ub|^2)       grad_X = d
+//   loss = sum_i cos(i) z_i + 1/2 (|nu|^2 + |lam|^2 + |lam_lb|^2 + |lam_ub|^2 + |s|^2)       grad_X = d
 //   loss / dX curvature = 1/2 |grad_q|^2 second_X = d curvature / dX
 //
 // Returns 1 when a problem was not solved.
@@ -67,13 +67,15 @@ int main() {
   print("lam", solution.lam);
   print("lam_lb", solution.lam_lb);
   print("lam_ub", solution.lam_ub);
+  print("s", solution.s);
   print("status", solution.status);
 
   const torch::Tensor weights =
       tensor({kBatch, kVariables}, [](auto i) { return std::cos(1.0 * i); });
   torch::Tensor loss = (weights * solution.z).sum();
-  for (const auto& multiplier : {solution.nu, solution.lam, solution.lam_lb, solution.lam_ub}) {
-    loss = loss + 0.5 * multiplier.square().sum();
+  for (const auto& output :
+       {solution.nu, solution.lam, solution.lam_lb, solution.lam_ub, solution.s}) {
+    loss = loss + 0.5 * output.square().sum();
   }
   const auto gradients =
       torch::autograd::grad({loss}, theta, /*grad_outputs=*/{}, /*retain_graph=*/true,
@@ -84,6 +86,21 @@ int main() {
   const torch::Tensor curvature = 0.5 * gradients[1].square().sum();
   const auto second = torch::autograd::grad({curvature}, theta);
   for (size_t i = 0; i < data.size(); ++i) print(std::string("second_") + data[i].first, second[i]);
+
+  // Every argument batched, without a graph of the derivative: one pass writes the gradients.
+  std::vector<torch::Tensor> batched;
+  for (const auto& [name, value] : data) {
+    auto sizes = value.sizes().vec();
+    if (sizes[0] != kBatch) sizes.insert(sizes.begin(), kBatch);
+    batched.push_back(value.expand(sizes).clone().requires_grad_());
+  }
+  const torchqp::Solution own = torchqp::solve_qp(batched[0], batched[1], batched[2], batched[3],
+                                                  batched[4], batched[5], batched[6], batched[7]);
+  const auto written = torch::autograd::grad(
+      {(weights * own.z).sum() + own.lam.sum() + own.lam_lb.sum() + 0.5 * own.s.square().sum()},
+      batched);
+  for (size_t i = 0; i < data.size(); ++i)
+    print(std::string("batched_") + data[i].first, written[i]);
 
   return solution.status.gt(1).any().item<bool>() ? 1 : 0;
 }

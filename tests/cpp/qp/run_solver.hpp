@@ -73,8 +73,8 @@ void fill_data(const Data<Scalar>& data, const support::QpBatch<Element<Scalar>>
   }
 }
 
-/// Per problem: status, iterations, factor_tag, residuals, then z, nu, lam and active without
-/// padding, then the factor where it was kept.
+/// Per problem: status, iterations, factor_tag, residuals, then z, nu, lam, active and slack
+/// without padding, then the factor where it was kept.
 constexpr int kStatus = 0, kIterations = 1, kFactorTag = 2, kResiduals = 3, kZ = 7;
 
 struct HowToSolve {
@@ -109,7 +109,9 @@ Problems<double> run_solver(const Launch& launch, const support::QpBatch<Element
 
   Problems<double> outputs(width_v<Scalar>);
   const int64_t before = support::allocations();
-  launch([&](const auto& team) { solve(team, solver, how.warm, how.keep_factor); });
+  launch([&](const auto& team) {
+    solve(team, solver, how.warm, Prepared::kNothing, false, how.keep_factor);
+  });
   // A grid of fibers notes each barrier once; the product path must not allocate at all.
   if constexpr (std::is_same_v<Team, SerialTeam>) {
     EXPECT_EQ(support::allocations(), before);
@@ -129,6 +131,7 @@ Problems<double> run_solver(const Launch& launch, const support::QpBatch<Element
       append(array, shape.m);
       if (shape.bounds) append(array + shape.mp, shape.n);
     }
+    append(result.slack, shape.m);
     if (!how.keep_factor || !is_solved(static_cast<Status>(out[kStatus]))) continue;
     const auto triangle = [&](const Scalar* from, int stride, int size) {
       for (int i = 0; i < size; ++i) append(from + i * stride, i + 1);
@@ -137,9 +140,11 @@ Problems<double> run_solver(const Launch& launch, const support::QpBatch<Element
       const DualFactor<Scalar>& factor = solver.dual.schur.factor;
       triangle(factor.L, shape.np, shape.n), append(factor.inverse_L, shape.n);
       triangle(factor.K, factor.rows, shape.p), append(factor.inverse_K, shape.p);
-      for (int i = 0; i < shape.m; ++i) append(factor.K + (shape.pp + i) * factor.rows, shape.p);
-      triangle(solver.dual.schur.trailing(), factor.rows, shape.m);
-      append(factor.inverse_K + shape.pp, shape.m);
+      const int held = static_cast<int>(get(factor.held.count[0], w));
+      append(factor.held.row, held);
+      for (int i = 0; i < held; ++i) append(factor.K + (shape.pp + i) * factor.rows, shape.p);
+      triangle(solver.dual.schur.trailing(), factor.rows, held);
+      append(factor.inverse_K + shape.pp, held);
     } else if (out[kFactorTag] < 0) {
       triangle(solver.condensed.H, shape.np, shape.n), append(solver.condensed.inverse_H, shape.n);
       triangle(solver.condensed.S, shape.pp, shape.p), append(solver.condensed.inverse_S, shape.p);

@@ -212,7 +212,8 @@ QpSolutions<T>::QpSolutions(const Dims& dims, int64_t size, bool with_factor)
   };
   make(z_, dims.n), make(nu_, dims.p), make(lam_, dims.m);
   make(lam_lb_, dims.lb ? dims.n : 0), make(lam_ub_, dims.ub ? dims.n : 0);
-  make(residuals_, 4), make(factor_, with_factor ? factor_size(dims) : 0);
+  make(slack_, dims.m), make(residuals_, 4);
+  make(factor_, with_factor ? factor_size(dims) : 0);
   make(status_, 1), make(iterations_, 1), make(active_, active_size());
 }
 
@@ -224,6 +225,7 @@ SolutionBatch<T> QpSolutions<T>::view() {
   solution.lam = lam_.data() + guard_;
   if (dims_.lb) solution.lam_lb = lam_lb_.data() + guard_;
   if (dims_.ub) solution.lam_ub = lam_ub_.data() + guard_;
+  solution.slack = slack_.data() + guard_;
   solution.residuals = residuals_.data() + guard_;
   if (with_factor_) solution.factor = factor_.data() + guard_;
   solution.status = status_.data() + guard_;
@@ -240,8 +242,8 @@ std::vector<double> QpSolutions<T>::member(int64_t i) const {
     for (int64_t k = 0; k < length; ++k)
       result.push_back(static_cast<double>(array[guard_ + i * length + k]));
   };
-  append(z_), append(nu_), append(lam_), append(lam_lb_), append(lam_ub_), append(residuals_);
-  append(factor_), append(status_), append(iterations_), append(active_);
+  append(z_), append(nu_), append(lam_), append(lam_lb_), append(lam_ub_), append(slack_);
+  append(residuals_), append(factor_), append(status_), append(iterations_), append(active_);
   return result;
 }
 
@@ -266,8 +268,8 @@ bool QpSolutions<T>::intact() const {
     return poisoned(array, 0, guard_) && poisoned(array, size - guard_, size);
   };
   return guards(z_) && guards(nu_) && guards(lam_) && guards(lam_lb_) && guards(lam_ub_) &&
-         guards(residuals_) && guards(factor_) && guards(status_) && guards(iterations_) &&
-         guards(active_);
+         guards(slack_) && guards(residuals_) && guards(factor_) && guards(status_) &&
+         guards(iterations_) && guards(active_);
 }
 
 template <class T>
@@ -277,8 +279,8 @@ bool QpSolutions<T>::untouched(int64_t i) const {
     return poisoned(array, guard_ + i * length, guard_ + (i + 1) * length);
   };
   return fresh(z_) && fresh(nu_) && fresh(lam_) && fresh(lam_lb_) && fresh(lam_ub_) &&
-         fresh(residuals_) && fresh(factor_) && fresh(status_) && fresh(iterations_) &&
-         fresh(active_);
+         fresh(slack_) && fresh(residuals_) && fresh(factor_) && fresh(status_) &&
+         fresh(iterations_) && fresh(active_);
 }
 
 std::vector<long double> Verdict::relative() const {

@@ -76,6 +76,7 @@ class QpSolutions {
   const T* lam(int64_t i) const { return at(lam_, i, dims_.m); }
   const T* lam_lb(int64_t i) const { return dims_.lb ? at(lam_lb_, i, dims_.n) : nullptr; }
   const T* lam_ub(int64_t i) const { return dims_.ub ? at(lam_ub_, i, dims_.n) : nullptr; }
+  const T* slack(int64_t i) const { return at(slack_, i, dims_.m); }
   const T* residuals(int64_t i) const { return at(residuals_, i, 4); }
   const int8_t* active(int64_t i) const { return active_.data() + guard_ + i * active_size(); }
   const T* factor(int64_t i) const { return at(factor_, i, factor_size(dims_)); }
@@ -91,7 +92,7 @@ class QpSolutions {
   Dims dims_;
   int64_t size_;
   bool with_factor_;
-  std::vector<T> z_, nu_, lam_, lam_lb_, lam_ub_, residuals_, factor_;
+  std::vector<T> z_, nu_, lam_, lam_lb_, lam_ub_, slack_, residuals_, factor_;
   std::vector<int32_t> status_, iterations_;
   std::vector<int8_t> active_;
 };

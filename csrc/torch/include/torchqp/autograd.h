@@ -31,6 +31,7 @@ struct Solution {
   at::Tensor lam;         ///< [*, m] of the rows of G, upper side minus lower side
   at::Tensor lam_lb;      ///< [*, n] or [*, 0]; >= 0
   at::Tensor lam_ub;      ///< [*, n] or [*, 0]; >= 0
+  at::Tensor s;           ///< [*, m] slacks h - Gz; +inf where there is no upper side
   at::Tensor status;      ///< [*] int32, enum class Status of core/status.hpp
   at::Tensor iterations;  ///< [*] int32
   at::Tensor residuals;   ///< [*, 4] stationarity, primal, dual sign, duality gap, relative

@@ -1,0 +1,62 @@
+#pragma once
+// Which rows hold, as a list: problems of a pack hold different rows, and many fewer than all.
+// Working on the list instead of under a mask makes a factor of half the rows cost an eighth.
+
+#include "core/pack.hpp"
+#include "core/team.hpp"
+#include "qp/workspace.hpp"
+
+namespace torchqp::qp {
+TORCHQP_BEGIN_ISA_NAMESPACE
+
+/// The rows that hold, ascending, for each problem of a pack by itself. Rows are kept as numbers of
+/// the Scalar type, exact up to 2^24.
+template <class Scalar>
+struct ActiveRows {
+  Scalar* row;    ///< [capacity + 1] row[r] is the r-th row that holds; 0 from count on
+  Scalar* place;  ///< [capacity] where a row that holds stands in the list
+  Scalar* count;  ///< [1]
+
+  TORCHQP_HD ActiveRows(int capacity, Arena<Scalar>& arena)
+      : row(arena.take(capacity + 1)), place(arena.take(capacity)), count(arena.take(1)) {}
+
+  /// Lists the rows with active[i] != 0 among the first `rows` of `capacity`.
+  ///
+  /// Team: every lane calls; active is visible to all on entry; ends with a sync.
+  template <class Team>
+  TORCHQP_HD_CALL void list(const Team& team, const Scalar* active, int rows, int capacity) const {
+    team.single([&] {
+      const Scalar zero = broadcast<Scalar>(0), one = broadcast<Scalar>(1);
+      for (int r = 0; r <= capacity; ++r) row[r] = zero;
+      Scalar next = zero;
+      for (int i = 0; i < rows; ++i) {
+        const auto holds = active[i] != zero;
+        place[i] = next;
+        for_each_lane(holds, [&](int w) {
+          set(row[static_cast<int>(get(next, w))], w, static_cast<Element<Scalar>>(i));
+        });
+        next = select(holds, next + one, next);
+      }
+      for (int i = rows; i < capacity; ++i) place[i] = zero;
+      count[0] = next;
+    });
+    team.template sync<Site::kActiveRows>();
+  }
+
+  /// Length of the longest list of the pack, padded to the tile.
+  template <class Team>
+  TORCHQP_HD int longest() const {
+    int result = 0;
+    for (int w = 0; w < width_v<Scalar>; ++w) {
+      const int length = static_cast<int>(get(count[0], w));
+      if (length > result) result = length;
+    }
+    return padded(result, tile_size_v<Team, Scalar>);
+  }
+
+  /// Problems whose list is longer than r.
+  TORCHQP_HD MaskOf<Scalar> has(int r) const { return broadcast<Scalar>(r) < count[0]; }
+};
+
+TORCHQP_END_ISA_NAMESPACE
+}  // namespace torchqp::qp
