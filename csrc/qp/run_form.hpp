@@ -1,0 +1,230 @@
+#pragma once
+// One form from start to best points: stages of the interior point, each followed by an attempt to
+// finish on the active set; for the dual form, pivoting and warm starts before them.
+
+#include <type_traits>
+
+#include "qp/pivoting.hpp"
+#include "qp/polish.hpp"
+#include "qp/solver.hpp"
+
+namespace torchqp::qp {
+TORCHQP_BEGIN_ISA_NAMESPACE
+namespace detail {
+
+/// The warm start in the units of the solver, in it.z, it.nu and it.lam.
+///
+/// Team: every lane calls; ends with a sync.
+template <class Team, class Scalar>
+TORCHQP_HD_CALL void load_warm(const Team& team, const Solver<Scalar>& solver) {
+  const Shape& s = solver.data.shape;
+  const Iterate<Scalar>& it = solver.it;
+  const Scalar cost = solver.scale.cost[0];
+  team.for_each(s.np, [&](int i) { it.z[i] = solver.warm_z[i] / solver.scale.variable[i]; });
+  team.for_each(s.pp,
+                [&](int i) { it.nu[i] = solver.warm_nu[i] * cost / solver.scale.equality[i]; });
+  team.for_each(s.k, [&](int i) { it.lam[i] = solver.warm_lam[i] * cost / solver.scale.row[i]; });
+  team.template sync<Site::kStart>();
+}
+
+/// Pivots from the guess in it.active and polishes where that settles. Returns where the exact point
+/// was accepted.
+///
+/// Team: every lane calls; the guess is visible to all on entry; ends with a sync.
+template <class Team, class Scalar>
+TORCHQP_HD_CALL MaskOf<Scalar> finish_by_pivots(const Team& team, Solver<Scalar>& solver,
+                                                MaskOf<Scalar> candidates, int stall,
+                                                Outcome<Scalar>& outcome) {
+  const Iterate<Scalar>& it = solver.it;
+  const int limit =
+      solver.settings.max_iter < kPivotRounds ? solver.settings.max_iter : kPivotRounds;
+  const auto settled = pivot(team, solver.dual, it, limit, stall, candidates, outcome.iterations);
+  if (!any(settled)) return settled;
+  assign_multipliers(team, solver.data.shape, it, settled);
+  solver.dual.recover(team, it);
+  solver.dual.schur.couple_held(team);
+  return polish(team, solver.data, solver.scale, solver.settings, solver.dual, it, settled,
+                Polish::kPrepared, outcome);
+}
+
+/// The interior point of one form: to the tolerance first, then tighter where the active set did
+/// not come out. Works on the problems in `open`; their best points are in the best_ arrays.
+template <class Team, class Scalar, class Form>
+TORCHQP_HD_CALL void iterate_form(const Team& team, Solver<Scalar>& solver, Form& form, bool warm,
+                                  MaskOf<Scalar> open, Outcome<Scalar>& outcome) {
+  const Shape& s = solver.data.shape;
+  const Iterate<Scalar>& it = solver.it;
+  const Settings& settings = solver.settings;
+  if (warm) {
+    load_warm(team, solver);
+    warm_start(team, s, form, it);
+  } else {
+    cold_start(team, s, form, it);
+  }
+  // The dual form tries to finish early, from a blurred guess: pivoting mends a few wrong rows for
+  // less than an iteration costs.
+  constexpr bool kPivots = std::is_same_v<Form, DualForm<Scalar>>;
+  constexpr double kTargets[] = {1e2, 1.0, 1e-3};
+  const Scalar limit = broadcast<Scalar>(settings.max_iter);
+  const Scalar before = outcome.iterations;
+  for (const double target : kTargets) {
+    const bool early = target > 1.0;
+    if (early && !(kPivots && settings.polish)) continue;
+    interior_point(team, s, form, it, target, settings.max_iter, negate(open), outcome);
+    form.recover(team, it);
+    guess_active(team, s, it);
+    copy_best(team, s, it, open, true);
+    // A problem that ran into the limit is not worked on further: the limit is the caller's word.
+    const auto cut =
+        both(outcome.iterations - before >= limit, outcome.merit > broadcast<Scalar>(1));
+    open =
+        both(open, negate(either(cut, either(outcome.primal_infeasible, outcome.dual_infeasible))));
+    open = both(open, is_finite(outcome.merit));
+    if (!settings.polish || !any(open)) return;
+    if constexpr (kPivots) {
+      open = both(open, negate(finish_by_pivots(team, solver, open, kPivotPatience, outcome)));
+    }
+    if (!early) {
+      open = both(open, negate(polish(team, solver.data, solver.scale, settings, form, it, open,
+                                      Polish::kGuess, outcome)));
+    }
+    if (!any(open)) return;
+  }
+}
+
+/// The best points and their residuals; factors their active sets where asked to.
+///
+/// Team: every lane calls; ends with a sync.
+template <class Team, class Scalar, class Form>
+TORCHQP_HD_CALL Residuals<Scalar> settle(const Team& team, Solver<Scalar>& solver, Form& form,
+                                         bool factor, MaskOf<Scalar> frozen,
+                                         const Outcome<Scalar>& outcome) {
+  const Iterate<Scalar>& it = solver.it;
+  copy_best(team, solver.data.shape, it, negate(frozen), false);
+  if (factor) form.factor_active(team, it);
+  if (all(either(outcome.polished, frozen))) {
+    net_multipliers(team, solver.data.shape, it);
+    constraint_values(team, solver.data, it.z, it.y);
+    return outcome.residuals;
+  }
+  Residuals<Scalar> r = kkt_residuals(team, solver.data, solver.scale, it);
+  r.take(outcome.polished, outcome.residuals);
+  return r;
+}
+
+/// A whole run of one form over the problems that are not frozen; leaves the best points in the
+/// iterate.
+template <class Team, class Scalar, class Form>
+TORCHQP_HD_CALL Residuals<Scalar> run_form(const Team& team, Solver<Scalar>& solver, Form& form,
+                                           bool warm, bool keep_factor, MaskOf<Scalar> frozen,
+                                           Outcome<Scalar>& outcome) {
+  iterate_form(team, solver, form, warm, negate(frozen), outcome);
+  return settle(team, solver, form, keep_factor, frozen, outcome);
+}
+
+/// Rows by which a warm start's active set may be off for the revised one to be tried like it.
+inline constexpr int kNearlyRight = 2;
+
+/// The point on the active set it.active, kept where it is the solution. Needs no T. Returns where;
+/// elsewhere it.active is revised.
+///
+/// Team: every lane calls; it.active is visible to all on entry; ends with a sync.
+template <class Team, class Scalar>
+TORCHQP_HD_CALL MaskOf<Scalar> try_active(const Team& team, Solver<Scalar>& solver, bool formed,
+                                          MaskOf<Scalar> candidates, Outcome<Scalar>& outcome) {
+  const Shape& s = solver.data.shape;
+  const Data<Scalar>& data = solver.data;
+  const Iterate<Scalar>& it = solver.it;
+  if (formed) {
+    solver.dual.factor_active(team, it);
+  } else {
+    solver.dual.schur.factor_rows(team, data, it.active);
+  }
+  outcome.iterations =
+      select(candidates, outcome.iterations + broadcast<Scalar>(1), outcome.iterations);
+  // One Newton step from zero.
+  team.for_each(s.np, [&](int i) { it.r_d[i] = data.q[i]; });
+  team.for_each(s.pp, [&](int i) { it.r_p[i] = -data.b[i]; });
+  team.for_each(s.mp, [&](int i) { it.y[i] = broadcast<Scalar>(0); });
+  team.template sync<Site::kPolishStep>();
+  solver.dual.direction_active(team, it);
+  team.for_each(s.np, [&](int i) { it.z[i] = it.dz[i]; });
+  team.for_each(s.pp, [&](int i) { it.nu[i] = it.dnu[i]; });
+  team.for_each(s.mp, [&](int i) { it.lam[i] = it.dlam[i]; });
+  team.template sync<Site::kPolishStep>();
+  return polish(team, data, solver.scale, solver.settings, solver.dual, it, candidates,
+                Polish::kOneSet, outcome);
+}
+
+/// Tries the active set of the warm start and, where few rows were wrong, the revised one: a start
+/// that is near needs no T. Returns where that was the solution.
+///
+/// Team: every lane calls; ends with a sync.
+template <class Team, class Scalar>
+TORCHQP_HD_CALL MaskOf<Scalar> finish_warm(const Team& team, Solver<Scalar>& solver, bool formed,
+                                           MaskOf<Scalar> open, Outcome<Scalar>& outcome) {
+  const Shape& s = solver.data.shape;
+  const Iterate<Scalar>& it = solver.it;
+  load_warm(team, solver);
+  guess_warm(team, solver.dual, it);
+  team.for_each(s.mp, [&](int i) { it.weight[i] = it.active[i]; });
+  team.template sync<Site::kPolishSet>();
+  const auto accepted = try_active(team, solver, formed, open, outcome);
+  open = both(open, negate(accepted));
+  Scalar revised = broadcast<Scalar>(0);
+  for (int i = 0; i < s.m; ++i) {
+    revised = select(it.active[i] != it.weight[i], revised + broadcast<Scalar>(1), revised);
+  }
+  team.template sync<Site::kPolishSet>();
+  const auto near = both(open, revised <= broadcast<Scalar>(kNearlyRight));
+  if (!any(near)) return accepted;
+  const auto later = try_active(team, solver, formed, near, outcome);
+  // The second try went over the points that the first had found.
+  copy_best(team, s, it, accepted, false);
+  constraint_values(team, solver.data, it.z, it.y);
+  return either(accepted, later);
+}
+
+/// As run_form, for the dual form: tries the warm start's active set, then pivots, and iterates
+/// where that does not settle.
+///
+///   in/out   formed  whether T is there
+template <class Team, class Scalar>
+TORCHQP_HD_CALL Residuals<Scalar> run_dual(const Team& team, Solver<Scalar>& solver, bool warm,
+                                           bool keep_factor, MaskOf<Scalar> frozen, bool& formed,
+                                           Outcome<Scalar>& outcome) {
+  const Shape& s = solver.data.shape;
+  const Iterate<Scalar>& it = solver.it;
+  auto open = negate(frozen);
+  const bool pivots = solver.settings.polish;
+  bool factored = true;  // K is that of the sets of all problems that are done
+  if (pivots && warm) {
+    open = both(open, negate(finish_warm(team, solver, formed, open, outcome)));
+  }
+  if (any(open)) {
+    if (!formed) solver.dual.schur.form(team, solver.data);
+    formed = true;
+    clear_multipliers(team, s, it);
+    solver.dual.start(team, it);
+  }
+  if (pivots && any(open)) {
+    if (!warm) guess_violated(team, solver.dual, it);
+    factored = all(either(open, frozen));
+    // With more rows than the equalities leave freedom T is singular, and a vertex likely.
+    const bool singular = s.m > s.n - s.p;
+    open = both(open, negate(finish_by_pivots(team, solver, open,
+                                              singular ? kPivotPatience : kPivotStall, outcome)));
+  }
+  if (any(open)) {
+    outcome.iterations = select(open, broadcast<Scalar>(0), outcome.iterations);
+    iterate_form(team, solver, solver.dual, warm, open, outcome);
+    return settle(team, solver, solver.dual, keep_factor, frozen, outcome);
+  }
+  if (!factored) return settle(team, solver, solver.dual, keep_factor, frozen, outcome);
+  net_multipliers(team, s, it);
+  return outcome.residuals;
+}
+
+}  // namespace detail
+TORCHQP_END_ISA_NAMESPACE
+}  // namespace torchqp::qp
