@@ -198,6 +198,17 @@ TORCHQP_HD Pack<T, W> fnma(Pack<T, W> a, Pack<T, W> b, Pack<T, W> c) {
     }
   }
 #endif
+#if defined(__FMA__) && !defined(__CUDACC__)
+  if constexpr (sizeof(T) * W == 32) {
+    if constexpr (sizeof(T) == 8) {
+      return {(typename Pack<T, W>::Register)_mm256_fnmadd_pd((__m256d)a.v, (__m256d)b.v,
+                                                              (__m256d)c.v)};
+    } else {
+      return {
+          (typename Pack<T, W>::Register)_mm256_fnmadd_ps((__m256)a.v, (__m256)b.v, (__m256)c.v)};
+    }
+  }
+#endif
   return fused(-a, b, c);
 }
 

@@ -25,7 +25,7 @@ template <class T>
 inline constexpr int kWidth = kRegisterBytes / static_cast<int>(sizeof(T));
 
 /// Variables or rows of the largest problems that are solved in packs.
-inline constexpr int kLargestPacked = 128;
+inline constexpr int kLargestPacked = 160;
 
 /// Problems that are solved in one register: from some size on a pack of matrices leaves the cache,
 /// and one problem at a time, vectorised along its rows, is faster.

@@ -86,6 +86,14 @@ class PackReader {
         slot = 0;
       }
     } else {
+      if constexpr (kWidth == 1) {
+        if (stride_ == 1) {
+          const T* from = start_[0] + at_;
+          for (int64_t i = 0; i < count; ++i) put(static_cast<Scalar>(from[i]));
+          at_ += count;
+          return;
+        }
+      }
       for (; count > 0; --count, ++at_) {
         Scalar value;
         for (int w = 0; w < kWidth; ++w)

@@ -1,6 +1,7 @@
 #pragma once
 // Cholesky factorization of one problem's matrix by a team.
 
+#include "linalg/panel.hpp"
 #include "linalg/tile.hpp"
 
 namespace torchqp::linalg {
@@ -34,6 +35,9 @@ TORCHQP_HD_CALL void factor_cholesky(const Team& team, Scalar* H, int stride, in
   constexpr int kTile = tile_size_v<Team, Scalar>;
   const Scalar rejected =
       broadcast<Scalar>(kPivot == Pivot::kDrop ? 0.0 : std::numeric_limits<double>::quiet_NaN());
+  if constexpr (rowwise_v<Team, Scalar>) {
+    if (n > kSmall) return panel::factor_cholesky(H, stride, n, inverse_diag, tolerance, rejected);
+  }
   for (int j = 0; j < n; j += kTile) {
     // Every lane factors the diagonal tile for itself: cheaper than waiting for one lane to publish
     // it.

@@ -88,6 +88,24 @@ TORCHQP_HD void add_weighted_column_products(Scalar (&tile)[R][C], const Scalar*
   }
 }
 
+/// R rows of A from both sides: sum[r] += A(r, :) x, and y += A' scale or, if that is the first, y =
+/// A' scale.
+template <bool kFirst, int R, class Scalar>
+TORCHQP_HD void add_both_products(const Scalar* A, int stride, int cols, const Scalar* x,
+                                  Scalar (&sum)[R], const Scalar (&scale)[R], Scalar* y) {
+  for (int k = 0; k < cols; ++k) {
+    Scalar column = kFirst ? broadcast<Scalar>(0) : y[k];
+    const Scalar factor = x[k];
+    TORCHQP_UNROLL
+    for (int r = 0; r < R; ++r) {
+      const Scalar entry = A[r * stride + k];
+      sum[r] = fused(entry, factor, sum[r]);
+      column = fused(entry, scale[r], column);
+    }
+    y[k] = column;
+  }
+}
+
 /// Rows of the tile times the inverse transpose of a lower triangular tile: tile <- tile L^-T.
 template <int R, int C, class Scalar>
 TORCHQP_HD void solve_tile(Scalar (&tile)[R][C], const Scalar (&lower)[C][C],

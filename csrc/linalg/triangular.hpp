@@ -2,6 +2,8 @@
 // Solves with a lower triangular factor, in place. n is a multiple of the tile; padded rows are
 // identity rows.
 
+#include "linalg/panel.hpp"
+#include "linalg/strip.hpp"
 #include "linalg/tile.hpp"
 
 namespace torchqp::linalg {
@@ -21,6 +23,9 @@ TORCHQP_BEGIN_ISA_NAMESPACE
 template <class Team, class Scalar>
 TORCHQP_HD_CALL void solve_lower(const Team& team, const Scalar* L, int stride, int n,
                                  const Scalar* inverse_diag, Scalar* x) {
+  if constexpr (rowwise_v<Team, Scalar>) {
+    if (n > strip::kSmallSolve) return strip::solve_lower(L, stride, n, inverse_diag, x);
+  }
   constexpr int kTile = tile_size_v<Team, Scalar>;
   for (int j = 0; j < n; j += kTile) {
     Scalar solved[kTile];
@@ -103,6 +108,9 @@ template <class Team, class Scalar>
 TORCHQP_HD_CALL void solve_lower_rows(const Team& team, const Scalar* L, int stride, int n,
                                       const Scalar* inverse_diag, Scalar* X, int x_stride,
                                       int rows) {
+  if constexpr (rowwise_v<Team, Scalar>) {
+    if (n > kSmall) return panel::solve_lower_rows(L, stride, n, inverse_diag, X, x_stride, rows);
+  }
   constexpr int kTile = tile_size_v<Team, Scalar>;
   team.for_each_tile(0, rows, kTile, [&](int i) {
     Scalar* x = X + i * x_stride;

@@ -102,12 +102,7 @@ TORCHQP_HD_CALL AdjointError<Scalar> adjoint_residuals(const Team& team, const A
   const Shape& s = a.data.shape;
   const Iterate<Scalar>& it = a.it;
   const Scalar zero = broadcast<Scalar>(0);
-  multiply_hessian(team, a.data, it.z, it.Qz);
-  linalg::multiply_transposed<linalg::Into::kReplace>(team, a.data.A, s.np, s.pp, s.np, it.nu,
-                                                      it.Atnu);
-  constraint_transpose(team, a.data, it.lam, it.Ctlam);
-  constraint_values(team, a.data, it.z, it.y);
-  linalg::multiply<linalg::Into::kReplace>(team, a.data.A, s.np, s.pp, s.np, it.z, it.r_p);
+  residual_terms(team, a.data, it);
   team.for_each(s.np,
                 [&](int i) { it.r_d[i] = ((it.Qz[i] + a.g_z[i]) + it.Atnu[i]) + it.Ctlam[i]; });
   team.for_each(s.pp, [&](int i) { it.r_p[i] = it.r_p[i] + a.g_nu[i]; });

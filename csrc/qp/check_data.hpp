@@ -10,9 +10,21 @@ namespace detail {
 /// Whether all entries are finite, per problem.
 template <class Scalar>
 TORCHQP_HD_CALL MaskOf<Scalar> all_finite(const Scalar* values, int64_t count) {
-  // x - x is 0 for finite x and NaN otherwise: one sum over the array tells.
-  Scalar sum = broadcast<Scalar>(0);
-  for (int64_t i = 0; i < count; ++i) sum = sum + (values[i] - values[i]);
+  // x - x is 0 for finite x and NaN otherwise: sums over the array tell, several side by side
+  // because each has to wait for itself.
+  constexpr int kSums = 8;
+  Scalar sums[kSums];
+  TORCHQP_UNROLL
+  for (int c = 0; c < kSums; ++c) sums[c] = broadcast<Scalar>(0);
+  int64_t i = 0;
+  for (; i + kSums <= count; i += kSums) {
+    TORCHQP_UNROLL
+    for (int c = 0; c < kSums; ++c) sums[c] = sums[c] + (values[i + c] - values[i + c]);
+  }
+  for (; i < count; ++i) sums[0] = sums[0] + (values[i] - values[i]);
+  Scalar sum = sums[0];
+  TORCHQP_UNROLL
+  for (int c = 1; c < kSums; ++c) sum = sum + sums[c];
   return sum == broadcast<Scalar>(0);
 }
 

@@ -40,15 +40,24 @@ struct DualForm {
   template <class Team>
   TORCHQP_HD_CALL MaskOf<Scalar> setup(const Team& team) const {
     const Shape& s = data.shape;
-    Scalar curvature = broadcast<Scalar>(0);
+    const Scalar zero = broadcast<Scalar>(0);
+    Scalar curvature = zero;
     for (int i = 0; i < s.n; ++i) curvature = max_norm(curvature, data.Q[i * (s.np + 1)]);
     const Scalar size = square_root(curvature);
     team.for_each(s.mp, [&](int i) {
       Scalar* row = data.G + int64_t{i} * s.np;
-      Scalar largest = broadcast<Scalar>(0);
-      for (int j = 0; j < s.np; ++j) largest = max_norm(largest, row[j]);
-      const Scalar by = power_of_two(size / largest);
-      for (int j = 0; j < s.np; ++j) row[j] = row[j] * by;
+      // The largest entry, four at a time because each maximum waits for the last.
+      Scalar largest[4] = {zero, zero, zero, zero};
+      int j = 0;
+      for (; j + 4 <= s.np; j += 4) {
+        TORCHQP_UNROLL
+        for (int c = 0; c < 4; ++c) largest[c] = max_norm(largest[c], row[j + c]);
+      }
+      for (; j < s.np; ++j) largest[0] = max_norm(largest[0], row[j]);
+      const Scalar norm =
+          max_norm(max_norm(largest[0], largest[1]), max_norm(largest[2], largest[3]));
+      const Scalar by = power_of_two(size / norm);
+      for (j = 0; j < s.np; ++j) row[j] = row[j] * by;
       scale.row[i] = by;
     });
     team.template sync<Site::kDualSetup>();
@@ -100,7 +109,7 @@ struct DualForm {
     const Shape& s = data.shape;
     const Scalar zero = broadcast<Scalar>(0);
     net_multipliers(team, s, it);
-    linalg::multiply<linalg::Into::kReplace>(team, schur.T, s.mp, s.mp, s.mp, it.lam, it.y);
+    linalg::multiply_symmetric(team, schur.T, s.mp, s.mp, it.lam, it.y);
     Scalar curvature = zero;
     for (int i = 0; i < s.mp; ++i) curvature = fused(it.lam[i], it.y[i], curvature);
     team.template sync<Site::kResiduals>();

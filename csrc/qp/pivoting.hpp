@@ -72,7 +72,7 @@ TORCHQP_HD_CALL Scalar solve_held(const Team& team, const DualForm<Scalar>& form
     it.active[i] = select(both(out, it.equal[i] == zero), zero, it.active[i]);
   });
   team.template sync<Site::kPivotSolve>();
-  linalg::multiply<linalg::Into::kReplace>(team, form.schur.T, s.mp, s.mp, s.mp, it.lam, it.y);
+  linalg::multiply_symmetric(team, form.schur.T, s.mp, s.mp, it.lam, it.y);
   team.for_each(s.mp, [&](int i) { it.y[i] = form.y0[i] - it.y[i]; });
   team.template sync<Site::kPivotSolve>();
   return dropped;

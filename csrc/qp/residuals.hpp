@@ -70,7 +70,7 @@ TORCHQP_HD_CALL void multiply_hessian(const Team& team, const Data<Scalar>& data
     team.for_each(s.np, [&](int i) { y[i] = data.Q[i] * z[i]; });
     team.template sync<Site::kFill>();
   } else {
-    linalg::multiply<linalg::Into::kReplace>(team, data.Q, s.np, s.np, s.np, z, y);
+    linalg::multiply_symmetric(team, data.Q, s.np, s.np, z, y);
   }
 }
 
@@ -84,6 +84,26 @@ TORCHQP_HD_CALL void constraint_transpose(const Team& team, const Data<Scalar>& 
   linalg::multiply_transposed<linalg::Into::kReplace>(team, data.G, s.np, s.mp, s.np, v, x);
   if (s.bounds) {
     team.for_each(s.np, [&](int i) { x[i] = x[i] + v[s.mp + i]; });
+    team.template sync<Site::kFill>();
+  }
+}
+
+/// The terms of the KKT residuals at (z, nu, lam): it.Qz, it.Atnu, it.Ctlam, it.y, and A z in
+/// it.r_p.
+///
+/// Team: every lane calls; the point is visible to all on entry; ends with a sync.
+template <class Team, class Scalar>
+TORCHQP_HD_CALL void residual_terms(const Team& team, const Data<Scalar>& data,
+                                    const Iterate<Scalar>& it) {
+  const Shape& s = data.shape;
+  multiply_hessian(team, data, it.z, it.Qz);
+  linalg::multiply_both(team, data.A, s.np, s.pp, s.np, it.z, it.r_p, it.nu, it.Atnu);
+  linalg::multiply_both(team, data.G, s.np, s.mp, s.np, it.z, it.y, it.lam, it.Ctlam);
+  if (s.bounds) {
+    team.for_each(s.np, [&](int i) {
+      it.y[s.mp + i] = it.z[i];
+      it.Ctlam[i] = it.Ctlam[i] + it.lam[s.mp + i];
+    });
     team.template sync<Site::kFill>();
   }
 }
@@ -116,12 +136,7 @@ TORCHQP_HD_CALL Residuals<Scalar> kkt_residuals(const Team& team, const Data<Sca
   const Shape& s = data.shape;
   const Scalar zero = broadcast<Scalar>(0);
   net_multipliers(team, s, it);
-  multiply_hessian(team, data, it.z, it.Qz);
-  linalg::multiply_transposed<linalg::Into::kReplace>(team, data.A, s.np, s.pp, s.np, it.nu,
-                                                      it.Atnu);
-  constraint_transpose(team, data, it.lam, it.Ctlam);
-  constraint_values(team, data, it.z, it.y);
-  linalg::multiply<linalg::Into::kReplace>(team, data.A, s.np, s.pp, s.np, it.z, it.r_p);
+  residual_terms(team, data, it);
 
   // Norms are taken by every lane for itself, from vectors that all lanes see.
   Residuals<Scalar> out;

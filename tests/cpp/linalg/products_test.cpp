@@ -41,6 +41,23 @@ struct MultiplyRows {
   }
 };
 
+struct MultiplySymmetric {
+  int n;
+  template <class Scalar, class Launch, class T>
+  Problems<T> operator()(const Launch& launch, const Problems<T>& A, const Problems<T>& x) const {
+    return run_multiply_symmetric<Scalar>(launch, A, x, n);
+  }
+};
+
+struct MultiplyBoth {
+  int rows, cols;
+  template <class Scalar, class Launch, class T>
+  Problems<T> operator()(const Launch& launch, const Problems<T>& A, const Problems<T>& x,
+                         const Problems<T>& u) const {
+    return run_multiply_both<Scalar>(launch, A, x, u, rows, cols);
+  }
+};
+
 struct SubtractGram {
   int rows, depth;
   template <class Scalar, class Launch, class T>
@@ -143,6 +160,39 @@ void symmetrise(Problems<T>& P, int n) {
   for (std::vector<T>& matrix : P)
     for (int i = 0; i < n; ++i)
       for (int j = 0; j < i; ++j) matrix[j * n + i] = matrix[i * n + j];
+}
+
+TYPED_TEST(Products, MultiplySymmetricHasTheBitsOfMultiply) {
+  using T = Element<TypeParam>;
+  for (int n : kSizes) {
+    Problems<T> A = support::random_problems<T>(width_v<TypeParam>, n * n, 14);
+    symmetrise(A, n);
+    const Problems<T> x = support::random_problems<T>(width_v<TypeParam>, n, 15);
+    const Problems<T> expected = run_multiply<Into::kReplace, TypeParam>(
+        support::SerialLaunch{}, false, A, x, Problems<T>(), n, n);
+    const Problems<T> result = expect_one_answer<TypeParam>(MultiplySymmetric{n}, A, x);
+    for (int w = 0; w < width_v<TypeParam>; ++w)
+      EXPECT_TRUE(support::same_bits(result[w], expected[w])) << n;
+  }
+}
+
+TYPED_TEST(Products, MultiplyBothHasTheBitsOfTheTwoProducts) {
+  using T = Element<TypeParam>;
+  for (const auto& [rows, cols, unused] : kShapes) {
+    const Problems<T> A = support::random_problems<T>(width_v<TypeParam>, rows * cols, 16);
+    const Problems<T> x = support::random_problems<T>(width_v<TypeParam>, cols, 17);
+    const Problems<T> u = support::random_problems<T>(width_v<TypeParam>, rows, 18);
+    const support::SerialLaunch serial;
+    Problems<T> expected =
+        run_multiply<Into::kReplace, TypeParam>(serial, false, A, x, Problems<T>(), rows, cols);
+    const Problems<T> second =
+        run_multiply<Into::kReplace, TypeParam>(serial, true, A, u, Problems<T>(), rows, cols);
+    const Problems<T> result = expect_one_answer<TypeParam>(MultiplyBoth{rows, cols}, A, x, u);
+    for (int w = 0; w < width_v<TypeParam>; ++w) {
+      expected[w].insert(expected[w].end(), second[w].begin(), second[w].end());
+      EXPECT_TRUE(support::same_bits(result[w], expected[w])) << rows << " x " << cols;
+    }
+  }
 }
 
 TYPED_TEST(Products, LowerTriangleOfAGramMatrixIsMirrored) {

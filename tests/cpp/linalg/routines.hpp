@@ -22,6 +22,32 @@ inline constexpr int kGap = 3, kOtherGap = 2;
 template <class Launch, class Scalar>
 inline constexpr int tile_of = tile_size_v<typename Launch::Team, Scalar>;
 
+/// Of what stands above the diagonal nothing may depend.
+template <class Scalar>
+void poison_above_diagonal(Scalar* block, int size, int stride) {
+  for (int i = 0; i < size; ++i)
+    for (int j = i + 1; j < size; ++j)
+      support::poison(reinterpret_cast<Element<Scalar>*>(block + i * stride + j), width_v<Scalar>);
+}
+
+/// Whether every entry of a block beyond `cols(i)` columns of row i still is the poison it started
+/// as.
+template <class Scalar, class Cols>
+bool untouched_beyond(const Scalar* block, int rows, int stride, Cols cols) {
+  Scalar poisoned;
+  support::poison(reinterpret_cast<Element<Scalar>*>(&poisoned), width_v<Scalar>);
+  for (int i = 0; i + 1 < rows; ++i)  // the last row ends with its columns: Scratch looks after it
+    for (int j = cols(i); j < stride; ++j)
+      if (std::memcmp(block + i * stride + j, &poisoned, sizeof poisoned) != 0) return false;
+  return true;
+}
+
+/// The end of the diagonal tile of row i: what routines for a lower triangle may write up to.
+template <class Launch, class Scalar>
+auto end_of_tile() {
+  return [](int i) { return (i / tile_of<Launch, Scalar> + 1) * tile_of<Launch, Scalar>; };
+}
+
 template <class T>
 struct Factor {
   Problems<T> L;             ///< [n, n], lower triangle; zeros above
@@ -35,9 +61,7 @@ Factor<Element<Scalar>> run_factor_cholesky(const Launch& launch,
   const int size = padded(n, tile_of<Launch, Scalar>), stride = size + kGap;
   Scratch scratch;
   Scalar* block = support::pack_matrix<Scalar>(scratch, H, n, n, size, size, stride, 1.0);
-  for (int i = 0; i < size; ++i)  // above the diagonal nothing may be read
-    for (int j = i + 1; j < size; ++j)
-      support::poison(reinterpret_cast<Element<Scalar>*>(block + i * stride + j), width_v<Scalar>);
+  poison_above_diagonal(block, size, stride);
   Scalar* inverse = scratch.get<Element<Scalar>, Scalar>(size);
   Scalar* L = scratch.get<Element<Scalar>, Scalar>(size * stride);
   Scalar* inverse_copy = scratch.get<Element<Scalar>, Scalar>(size);
@@ -51,6 +75,7 @@ Factor<Element<Scalar>> run_factor_cholesky(const Launch& launch,
     });
   });
   EXPECT_TRUE(scratch.intact());
+  EXPECT_TRUE(untouched_beyond(block, size, stride, end_of_tile<Launch, Scalar>()));
   return {support::unpack_matrix(L, n, n, stride), support::unpack_vector(inverse_copy, n)};
 }
 
@@ -108,6 +133,7 @@ Problems<Element<Scalar>> run_solve_lower_rows(const Launch& launch,
     });
   });
   EXPECT_TRUE(scratch.intact());
+  EXPECT_TRUE(untouched_beyond(x, x_rows, x_stride, [&](int) { return size; }));
   return support::unpack_matrix(copy, rows, n, n);
 }
 
@@ -140,6 +166,51 @@ Problems<Element<Scalar>> run_multiply(const Launch& launch, bool transposed,
   return support::unpack_vector(copy, n_out);
 }
 
+/// A x for a symmetric A.
+template <class Scalar, class Launch>
+Problems<Element<Scalar>> run_multiply_symmetric(const Launch& launch,
+                                                 const Problems<Element<Scalar>>& A,
+                                                 const Problems<Element<Scalar>>& x, int n) {
+  const int size = padded(n, tile_of<Launch, Scalar>), stride = size + kGap;
+  Scratch scratch;
+  const Scalar* block = support::pack_matrix<Scalar>(scratch, A, n, n, size, size, stride, 0.0);
+  const Scalar* in = support::pack_vector<Scalar>(scratch, x, n, size);
+  Scalar* out = scratch.get<Element<Scalar>, Scalar>(size);
+  Scalar* copy = scratch.get<Element<Scalar>, Scalar>(n);
+  launch([&](const auto& team) {
+    multiply_symmetric(team, block, stride, size, in, out);
+    support::read_back(team, out, copy, n);
+  });
+  EXPECT_TRUE(scratch.intact());
+  return support::unpack_vector(copy, n);
+}
+
+/// A x, then A' u.
+template <class Scalar, class Launch>
+Problems<Element<Scalar>> run_multiply_both(const Launch& launch,
+                                            const Problems<Element<Scalar>>& A,
+                                            const Problems<Element<Scalar>>& x,
+                                            const Problems<Element<Scalar>>& u, int rows,
+                                            int cols) {
+  const int tile = tile_of<Launch, Scalar>;
+  const int n_rows = padded(rows, tile), n_cols = padded(cols, tile), stride = n_cols + kGap;
+  Scratch scratch;
+  const Scalar* block =
+      support::pack_matrix<Scalar>(scratch, A, rows, cols, n_rows, n_cols, stride, 0.0);
+  const Scalar* in = support::pack_vector<Scalar>(scratch, x, cols, n_cols);
+  const Scalar* weight = support::pack_vector<Scalar>(scratch, u, rows, n_rows);
+  Scalar* y = scratch.get<Element<Scalar>, Scalar>(n_rows);
+  Scalar* v = scratch.get<Element<Scalar>, Scalar>(n_cols);
+  Scalar* copy = scratch.get<Element<Scalar>, Scalar>(rows + cols);
+  launch([&](const auto& team) {
+    multiply_both(team, block, stride, n_rows, n_cols, in, y, weight, v);
+    support::read_back(team, y, copy, rows);
+    support::read_back(team, v, copy + rows, cols);
+  });
+  EXPECT_TRUE(scratch.intact());
+  return support::unpack_vector(copy, rows + cols);
+}
+
 /// P (+)= X Y'.
 template <Into kInto, class Scalar, class Launch>
 Problems<Element<Scalar>> run_multiply_rows(const Launch& launch,
@@ -170,6 +241,7 @@ Problems<Element<Scalar>> run_multiply_rows(const Launch& launch,
     });
   });
   EXPECT_TRUE(scratch.intact());
+  EXPECT_TRUE(untouched_beyond(p, n_rows, stride, [&](int) { return n_cols; }));
   return support::unpack_matrix(copy, rows, cols, cols);
 }
 
@@ -194,6 +266,7 @@ Problems<Element<Scalar>> run_subtract_gram(const Launch& launch,
     });
   });
   EXPECT_TRUE(scratch.intact());
+  EXPECT_TRUE(untouched_beyond(p, n_rows, stride, [&](int) { return n_rows; }));
   return support::unpack_matrix(copy, rows, rows, rows);
 }
 
@@ -207,7 +280,8 @@ Problems<Element<Scalar>> run_add_weighted_gram(const Launch& launch,
   const int tile = tile_of<Launch, Scalar>;
   const int size = padded(n, tile), n_rows = padded(rows, tile), stride = size + kGap;
   Scratch scratch;
-  const Scalar* q = support::pack_matrix<Scalar>(scratch, Q, n, n, size, size, stride, 1.0);
+  Scalar* q = support::pack_matrix<Scalar>(scratch, Q, n, n, size, size, stride, 1.0);
+  poison_above_diagonal(q, size, stride);
   const Scalar* g = support::pack_matrix<Scalar>(scratch, G, rows, n, n_rows, size, stride, 0.0);
   const Scalar* w = support::pack_vector<Scalar>(scratch, weight, rows, n_rows);
   Scalar* h = scratch.get<Element<Scalar>, Scalar>((size - 1) * stride + size);
@@ -220,6 +294,7 @@ Problems<Element<Scalar>> run_add_weighted_gram(const Launch& launch,
     });
   });
   EXPECT_TRUE(scratch.intact());
+  EXPECT_TRUE(untouched_beyond(h, size, stride, end_of_tile<Launch, Scalar>()));
   return support::unpack_matrix(copy, n, n, n);
 }
 
