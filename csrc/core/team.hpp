@@ -47,6 +47,7 @@ enum class Site : int {
   kPolishStep,
   kPolishKeep,
   kCertificate,
+  kSingleRow,
   kAdjointSetup,
   kAdjointStep,
   kAdjointKeep,

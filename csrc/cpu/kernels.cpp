@@ -31,6 +31,7 @@ inline constexpr int kLargestPacked = 160;
 /// and one problem at a time, vectorised along its rows, is faster.
 template <class T>
 int members_per_pack(const Dims& dims) {
+  if (keeps_diagonal(dims)) return kWidth<T>;  // there is no matrix
   return std::max(dims.n, dims.m + dims.p) > kLargestPacked ? 1 : kWidth<T>;
 }
 

@@ -27,7 +27,7 @@ enum class Pivot {
 ///
 /// Team:    every lane calls with equal arguments; H is visible to all on entry; ends with a sync.
 /// Bitwise: equal for every team size and tile (each entry is one sum over k in order).
-/// Cost:    n^3/3 fused multiply-adds, 2 n / tile barriers. Left-looking: each entry is written
+/// Cost:    n^3/6 fused multiply-adds, 2 n / tile barriers. Left-looking: each entry is written
 ///          once.
 template <Pivot kPivot, class Team, class Scalar>
 TORCHQP_HD_CALL void factor_cholesky(const Team& team, Scalar* H, int stride, int n,

@@ -11,6 +11,7 @@
 // sides, directions that nothing holds) the answer is that of the regularised factor after
 // refinement: finite, and exact on what the system determines.
 
+#include "qp/single_row_adjoint.hpp"
 #include "qp/solve.hpp"
 
 namespace torchqp::qp {
@@ -198,14 +199,20 @@ template <class Team, class Scalar>
 TORCHQP_HD_CALL void solve_adjoint(const Team& team, Adjoint<Scalar>& a) {
   const Shape& s = a.data.shape;
   const Scalar zero = broadcast<Scalar>(0);
+  auto direct = broadcast_mask<Scalar>(false);
+  if (has_single_row(s)) {
+    direct = solve_single_row_adjoint(team, a, a.it.dz);
+    if (all(direct)) return;
+  }
   a.scale.reset(team, s);
-  team.for_each(s.np, [&](int i) { a.d_z[i] = zero, a.data.q[i] = zero; });
-  team.for_each(s.pp, [&](int i) { a.d_nu[i] = zero, a.data.b[i] = zero; });
+  const auto clear = [&](Scalar& answer) { answer = select(direct, answer, zero); };
+  team.for_each(s.np, [&](int i) { clear(a.d_z[i]), a.data.q[i] = zero; });
+  team.for_each(s.pp, [&](int i) { clear(a.d_nu[i]), a.data.b[i] = zero; });
   team.for_each(s.k, [&](int i) {
-    a.d_lam[i] = zero, a.data.lower[i] = zero, a.data.upper[i] = zero, a.it.active[i] = a.active[i];
+    clear(a.d_lam[i]), a.data.lower[i] = zero, a.data.upper[i] = zero, a.it.active[i] = a.active[i];
   });
   team.template sync<Site::kAdjointSetup>();
-  auto open = a.live[0] > zero;
+  auto open = both(a.live[0] > zero, negate(direct));
   const Scalar one = broadcast<Scalar>(1);  // the size of Q after equilibration
   if (prefers_dual(s)) {
     Scalar curvature = broadcast<Scalar>(std::numeric_limits<Element<Scalar>>::min());

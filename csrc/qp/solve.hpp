@@ -5,6 +5,7 @@
 #include "qp/check_data.hpp"
 #include "qp/run_form.hpp"
 #include "qp/scaling.hpp"
+#include "qp/single_row.hpp"
 
 namespace torchqp::qp {
 TORCHQP_BEGIN_ISA_NAMESPACE
@@ -99,6 +100,13 @@ TORCHQP_HD_CALL Prepared solve(const Team& team, Solver<Scalar>& solver, bool wa
                                Prepared prepared, bool again, bool keep_factor) {
   const Shape& s = solver.data.shape;
   const Scalar zero = broadcast<Scalar>(0), one = broadcast<Scalar>(1);
+  auto direct = broadcast_mask<Scalar>(false);
+  if (has_single_row(s)) {
+    const Iterate<Scalar>& work = solver.it;
+    direct = solve_single_row(team, solver.data, solver.settings, work.dz, work.Qz, solver.result);
+    if (all(direct)) return Prepared::kFactor;  // matrices as they were loaded
+    prepared = Prepared::kNothing;
+  }
   if (prepared == Prepared::kNothing) {
     const auto finite = detail::finite_matrices(solver.data);
     team.template sync<Site::kStart>();
@@ -108,20 +116,19 @@ TORCHQP_HD_CALL Prepared solve(const Team& team, Solver<Scalar>& solver, bool wa
   }
   const auto invalid = negate(both(solver.finite[0] > zero, detail::valid_vectors(solver.data)));
   const auto empty = both(detail::empty_sides(solver.data), negate(invalid));
-  auto finished = either(invalid, empty);
+  auto finished = either(direct, either(invalid, empty));
   const Outcome<Scalar> fresh;
   reset_iterate(team, s, solver.it);
   const Scalar nan = broadcast<Scalar>(std::numeric_limits<double>::quiet_NaN());
   Residuals<Scalar> unknown{nan, nan, nan, nan, zero, zero, zero, zero, zero, zero};
-  team.for_each(s.np, [&](int i) { solver.it.best_z[i] = zero, solver.result.z[i] = zero; });
-  team.for_each(s.pp, [&](int i) { solver.it.best_nu[i] = zero, solver.result.nu[i] = zero; });
+  team.for_each(s.np, [&](int i) { solver.it.best_z[i] = zero; });
+  team.for_each(s.pp, [&](int i) { solver.it.best_nu[i] = zero; });
   team.for_each(s.k, [&](int i) {
     solver.it.active[i] = zero, solver.it.best_active[i] = zero, solver.it.best_equal[i] = zero;
     solver.it.best_upper[i] = zero, solver.it.best_lower[i] = zero;
-    solver.result.lam[i] = zero, solver.result.active[i] = zero;
   });
   team.template sync<Site::kFinish>();
-  detail::store(team, solver, broadcast_mask<Scalar>(true), unknown,
+  detail::store(team, solver, negate(direct), unknown,
                 select(invalid, detail::number<Scalar>(Status::kInvalidInput),
                        detail::number<Scalar>(Status::kPrimalInfeasible)),
                 false);

@@ -102,3 +102,58 @@ def test_a_vertex_of_the_simplex_has_an_exactly_zero_gradient() -> None:
     assert float((z.detach() - vertex).abs().max()) <= 1e-15
     (grad,) = torch.autograd.grad((z * torch.randn_like(z)).sum(), w)
     assert torch.equal(grad, torch.zeros_like(grad))
+
+
+def _on_simplex(w: torch.Tensor) -> torch.Tensor:
+    """The nearest point with z >= 0 and sum 1: shift by what the largest entries exceed, clip."""
+    falling = w.sort(dim=-1, descending=True).values
+    shifts = (falling.cumsum(-1) - 1) / torch.arange(1, w.shape[-1] + 1, dtype=w.dtype)
+    count = (falling > shifts).sum(-1, keepdim=True)
+    return (w - shifts.gather(-1, count - 1)).clamp(min=0)
+
+
+@pytest.mark.parametrize("n", [2, 3, 10, 100, 1000])
+def test_projections_are_exact_and_take_no_iterations(n: int, dtype: torch.dtype) -> None:
+    w = torch.randn(37, n, generator=torch.Generator().manual_seed(n), dtype=dtype)
+    w[7:14] = w[7:14].round()  # ties
+    w[14:21] += 50
+    ones = torch.ones(n, dtype=dtype)
+    box = torchqp.solve_qp(Diag(ones), -w, lb=-0.5, ub=ones)
+    simplex = torchqp.solve_qp(Diag(ones), -w, A=ones[None], b=1.0, lb=0.0)
+    for solution in (box, simplex):
+        assert solution.status.tolist() == [0] * 37
+        assert solution.iterations.tolist() == [0] * 37
+    assert torch.equal(box.z, w.clamp(-0.5, 1))
+    error = (simplex.z.double() - _on_simplex(w.double())).abs()
+    assert float(error.max()) <= {torch.float64: 3e-14, torch.float32: 2e-5}[dtype]
+    assert float((simplex.z.double().sum(-1) - 1).abs().max()) <= 50 * torch.finfo(dtype).eps
+
+
+@pytest.mark.parametrize("kind", ["box", "capped simplex", "knapsack", "two-sided row", "row"])
+def test_one_row_has_the_derivative_of_finite_differences(kind: str) -> None:
+    generator = torch.Generator().manual_seed(5)
+    n, batch, options = 7, 6, {"generator": generator, "dtype": torch.float64}
+    d, inner = torch.rand(batch, n, **options) + 0.2, torch.rand(batch, n, **options)
+    problem = {"q": torch.randn(batch, n, **options)}
+    row = torch.ones(batch, 1, n, **{"dtype": torch.float64})
+    if kind != "capped simplex":
+        row = torch.randn(batch, 1, n, **options)
+    value = testing.times(row, inner)
+    if kind in ("capped simplex", "knapsack"):
+        problem |= {"A": row, "b": value}
+    elif kind != "box":
+        problem |= {"G": row, "h": value + 0.1}
+    if kind == "two-sided row":
+        problem["h_lower"] = value - 0.1
+    if kind != "row":
+        problem |= {"lb": inner - 0.3, "ub": inner + 0.3}
+    names = list(problem)
+
+    def solve(d: torch.Tensor, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        given = torchqp.solve_qp(Diag(d), **dict(zip(names, tensors, strict=True)))
+        assert given.iterations.tolist() == [0] * batch
+        return given.z, given.nu, given.lam, *(x for x in (given.lam_lb,) if x is not None)
+
+    leaves = [t.requires_grad_() for t in (d, *problem.values())]
+    assert torch.autograd.gradcheck(solve, leaves, eps=1e-7, atol=1e-6)
+    assert torch.autograd.gradgradcheck(solve, leaves, eps=1e-7, atol=1e-5)
