@@ -8,7 +8,7 @@ Problem: min 1/2 z'Qz + q'z  s.t.  Gz <= h, Az = b, with multipliers lam >= 0 an
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import scipy.linalg
@@ -75,6 +75,29 @@ def optnet(n: int, m: int, p: int, batch: int, seed: int = 0) -> Problem:
     b = (A @ z0)[..., 0]
     weight = rng.standard_normal((batch, n))
     return Problem(*(torch.from_numpy(np.ascontiguousarray(v)) for v in (Q, q, G, h, A, b, weight)))
+
+
+def shared_matrices(problem: Problem, seed: int = 0) -> Problem:
+    """The same sizes with the first member's Q, G and A for all; h and b by the recipe.
+
+    The matrices are copied for every member: the data of a layer that cannot share them. One that
+    can takes ``Q[0]``, ``G[0]`` and ``A[0]``.
+    """
+    batch, n = problem.q.shape
+    m, p = problem.h.shape[1], problem.b.shape[1]
+    rng = np.random.default_rng([seed, n, m, p, 1])
+    Q, G, A = (M[:1].expand(batch, -1, -1).contiguous() for M in (problem.Q, problem.G, problem.A))
+    z0 = torch.from_numpy(rng.standard_normal((batch, n, 1)))
+    h = (G @ z0)[..., 0] + torch.from_numpy(rng.uniform(size=(batch, m)))
+    return Problem(Q, problem.q, G, h, A, (A @ z0)[..., 0], problem.weight)
+
+
+def perturbed(problem: Problem, share: float, seed: int = 0) -> Problem:
+    """Moves q by ``share`` of its norm, each member in a random direction of its own."""
+    rng = np.random.default_rng([seed, *problem.q.shape, 2])
+    step = torch.from_numpy(rng.standard_normal(tuple(problem.q.shape)))
+    length = share * problem.q.norm(dim=1, keepdim=True) / step.norm(dim=1, keepdim=True)
+    return replace(problem, q=problem.q + length * step)
 
 
 @dataclass(frozen=True)
