@@ -86,9 +86,9 @@ def QPFunction(
         >>> import torch
         >>> from torchqp.compat.qpth import QPFunction
         >>> e = torch.Tensor()
-        >>> Q, p, G, h = torch.eye(2), torch.tensor([1.0, -1.0]), -torch.eye(2), torch.zeros(2)
+        >>> Q, p, G, h = torch.eye(2), torch.tensor([1.0, -1.0]), -torch.eye(2), torch.ones(2) / 2
         >>> QPFunction(verbose=False)(Q, p, G, h, e, e).round(decimals=3).tolist()
-        [[0.0, 1.0]]
+        [[-0.5, 1.0]]
     """
     if reduce not in ("sum", "mean"):
         raise ValueError(f"reduce: expected 'sum' or 'mean', got {reduce!r}")
