@@ -77,7 +77,8 @@ struct SolutionBatch {
   T* slack = nullptr;   ///< [batch, m] h - G z, +inf without an upper side, NaN where z is; or
                         ///< nullptr when not wanted
   int32_t* status = nullptr;      ///< [batch] Status
-  int32_t* iterations = nullptr;  ///< [batch] interior-point iterations, over all forms tried
+  int32_t* iterations = nullptr;  ///< [batch] rounds of pivoting and interior-point iterations
+                                  ///< that led to the outcome; 0 where it was found directly
   T* residuals = nullptr;    ///< [batch, 4] stationarity, primal, dual sign, gap; each r / (1 + its
                              ///< reference size)
   int8_t* active = nullptr;  ///< [batch, m (+ n with bounds)] +1 upper side holds, -1 lower side

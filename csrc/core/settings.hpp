@@ -13,7 +13,7 @@ namespace torchqp {
 struct Settings {
   double eps_abs = 1e-8;  ///< in the units of each residual
   double eps_rel = 1e-8;  ///< relative to the largest term of each residual
-  int max_iter = 100;     ///< interior-point iterations, each form that is tried counted on its own
+  int max_iter = 100;     ///< iterations or rounds of pivoting, in each form that is tried
   bool polish =
       true;  ///< end with a solve on the active set, which sharpens the solution and its gradient
   bool best_iterate = false;  ///< a failed member returns its last finite iterate instead of NaN

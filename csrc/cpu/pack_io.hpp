@@ -67,7 +67,7 @@ class PackReader {
   }
 
   Scalar next() {
-    Scalar value;
+    Scalar value = broadcast<Scalar>(0);  // compilers do not see through read at every level
     read(1, [&](Scalar entry) { value = entry; });
     return value;
   }

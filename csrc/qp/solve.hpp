@@ -94,7 +94,8 @@ TORCHQP_HD Scalar verdict(const Settings& settings, Scalar merit, const Outcome<
 /// Team:    every lane calls with equal arguments; the data are visible to all on entry; ends with
 ///          a sync.
 /// Bitwise: equal for every team size; a problem's result does not depend on its company.
-/// Cost:    at most 2 forms x 2 stages x max_iter iterations; never allocates.
+/// Cost:    at most max_iter iterations in each of 2 forms x 3 stages, and kPivotRounds rounds before
+///          and after each stage of the dual form; never allocates.
 template <class Team, class Scalar>
 TORCHQP_HD_CALL Prepared solve(const Team& team, Solver<Scalar>& solver, bool warm,
                                Prepared prepared, bool again, bool keep_factor) {
