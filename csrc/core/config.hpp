@@ -16,7 +16,7 @@
 // A routine that is called, not inlined: the steps of the solver. Keeps compile time and code size
 // in bounds.
 #if defined(__CUDACC__)
-#define TORCHQP_HD_CALL __host__ __device__
+#define TORCHQP_HD_CALL __host__ __device__ __noinline__
 #else
 #define TORCHQP_HD_CALL inline __attribute__((noinline))
 #endif

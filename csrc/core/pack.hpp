@@ -424,6 +424,30 @@ TORCHQP_HD MaskOf<S> is_finite(S a) {
   return absolute(a) <= broadcast<S>(std::numeric_limits<Element<S>>::max());
 }
 
+namespace detail {
+
+/// The bits of a number that are its exponent.
+template <class T>
+inline constexpr IntOf<T> exponent_bits_v =
+    sizeof(T) == 8 ? static_cast<IntOf<T>>(0x7ff0000000000000) : 0x7f800000;
+
+/// The power of two at or below a positive number.
+template <class T>
+TORCHQP_HD T exponent_only(T size) {
+  IntOf<T> bits;
+  memcpy(&bits, &size, sizeof(T));
+  bits &= exponent_bits_v<T>;
+  memcpy(&size, &bits, sizeof(T));
+  return size;
+}
+template <class T, int W>
+TORCHQP_HD Pack<T, W> exponent_only(Pack<T, W> size) {
+  typedef IntOf<T> Bits __attribute__((vector_size(sizeof(T) * W)));
+  return {(typename Pack<T, W>::Register)((Bits)size.v & (Bits{} + exponent_bits_v<T>))};
+}
+
+}  // namespace detail
+
 /// The power of two next below |a| * sqrt(2), so that scaling by it is exact; 1 where a is not a
 /// positive normal number.
 template <class S>
@@ -431,20 +455,8 @@ TORCHQP_HD S power_of_two(S a) {
   using T = Element<S>;
   const S most = broadcast<S>(std::numeric_limits<T>::max());
   const S size = minimum(most, a * broadcast<S>(1.4142135623730951));
-  constexpr detail::IntOf<T> kExponent =
-      sizeof(T) == 8 ? static_cast<detail::IntOf<T>>(0x7ff0000000000000) : 0x7f800000;
-  S result;
-  if constexpr (width_v<S> == 1) {
-    detail::IntOf<T> bits;
-    memcpy(&bits, &size, sizeof(T));
-    bits &= kExponent;
-    memcpy(&result, &bits, sizeof(T));
-  } else {
-    typedef detail::IntOf<T> Bits __attribute__((vector_size(sizeof(S))));
-    result = {(typename S::Register)((Bits)size.v & (Bits{} + kExponent))};
-  }
   const auto usable = both(size >= broadcast<S>(std::numeric_limits<T>::min()), a <= most);
-  return select(usable, result, broadcast<S>(1));
+  return select(usable, detail::exponent_only(size), broadcast<S>(1));
 }
 
 /// from[row * stride + col] at a row and column of every problem's own: whole numbers from 0 on.

@@ -12,6 +12,8 @@
 
 #include <cstdint>
 
+#include "core/config.hpp"
+
 namespace torchqp {
 
 /// Sizes of one problem and which optional arguments are there; equal for all members of a batch.
@@ -24,7 +26,7 @@ struct Dims {
   bool lb = false, ub = false;
   bool diagonal = false;  ///< Q is given as its diagonal [n]
 
-  bool bounds() const { return lb || ub; }
+  TORCHQP_HD bool bounds() const { return lb || ub; }
 };
 
 /// Magnitudes from here on mean "no constraint" in h, h_lower, lb and ub.
@@ -37,7 +39,7 @@ struct BatchLayout {
   int64_t sizes[kMaxDims] = {};
   int64_t strides[kMaxDims] = {};  ///< in elements
 
-  int64_t offset(int64_t member) const {
+  TORCHQP_HD int64_t offset(int64_t member) const {
     int64_t result = 0;
     for (int d = ndim - 1; d >= 0; --d) {
       result += member % sizes[d] * strides[d];
@@ -111,14 +113,14 @@ struct KktBatch {
 
 /// Whether a diagonal Q is worked on as such: with few rows everything reduces to systems of their
 /// size.
-inline bool keeps_diagonal(const Dims& dims) {
+TORCHQP_HD bool keeps_diagonal(const Dims& dims) {
   return dims.diagonal && 2 * (int64_t{dims.m} + dims.p) <= dims.n;
 }
 
 /// Scalars that one member's factor takes: a tag, then the lower triangles, row by row, of Q's (or
 /// the condensed) factor [n, n] and of the constraints' system [p + rows that hold, .]; what is
 /// left is zero. A diagonal Q with few rows is cheaper to factor again than to save.
-inline int64_t factor_size(const Dims& dims) {
+TORCHQP_HD int64_t factor_size(const Dims& dims) {
   if (keeps_diagonal(dims)) return 1;
   const int64_t n = dims.n;
   const int64_t rows = dims.p + (!dims.bounds() && dims.m <= 2 * n ? dims.m : 0);

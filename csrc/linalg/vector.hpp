@@ -122,12 +122,14 @@ namespace detail {
 /// Swaps the off-diagonal kStep x kStep blocks of rows a and b.
 template <int kStep, class T, int... kLane>
 TORCHQP_HD void exchange(Vector<T>& a, Vector<T>& b, std::integer_sequence<int, kLane...>) {
+#if !defined(__CUDACC__)  // whose front end loses the expansion; no team of a GPU gets here
   constexpr int kLanes = lanes_v<T>;
   const typename Vector<T>::Register upper = a.v, lower = b.v;
   a.v = __builtin_shufflevector(upper, lower,
                                 ((kLane & kStep) == 0 ? kLane : kLanes + kLane - kStep)...);
   b.v = __builtin_shufflevector(upper, lower,
                                 ((kLane & kStep) == 0 ? kLane + kStep : kLanes + kLane)...);
+#endif
 }
 
 template <int kStep, class T, int kRows>

@@ -272,15 +272,17 @@ TORCHQP_HD_CALL Residuals<Scalar> write_solution(const Team& team, const SingleR
     const Scalar miss = maximum(value - r.row_upper, r.row_lower - value);
     res.primal = select(held, absolute(value - root.target), maximum(miss, zero));
     grow(res.primal_reference, value);
-    for (const Scalar& side : {r.row_lower, r.row_upper})
-      grow(res.primal_reference, select(is_finite(side), side, zero));
+    grow(res.primal_reference, select(is_finite(r.row_lower), r.row_lower, zero));
+    grow(res.primal_reference, select(is_finite(r.row_upper), r.row_upper, zero));
     if (s.m > 0) grow(res.dual_sign_reference, nu);
     support = select(held, fused(nu, root.target, support), support);
   }
   res.support = support;
   res.gap = absolute((quadratic + linear) + support);
   res.gap_reference = zero;
-  for (const Scalar& term : {quadratic, linear, support}) grow(res.gap_reference, term);
+  grow(res.gap_reference, quadratic);
+  grow(res.gap_reference, linear);
+  grow(res.gap_reference, support);
 
   const Scalar side = select(r.row_lower == r.row_upper, one, zero);
   const Scalar row_active = select(nu > zero, one, select(nu < zero, -one, side));

@@ -230,7 +230,7 @@ Gradients parameter_gradients_cpu(const Tensor& z, const Tensor& nu, const Tenso
       const bool given = tensor.has_value() && tensor->defined() && tensor->numel() != 0;
       return given ? values(*tensor) : nullptr;
     };
-    cpu::GradientBatch<scalar_t> gradients;
+    GradientBatch<scalar_t> gradients;
     gradients.dims = dims;
     gradients.size = batch.size;
     gradients.z = values(z);
