@@ -30,4 +30,57 @@ struct GradientBatch {
     *lb = nullptr, *ub = nullptr;
 };
 
+/// The gradients of one member, by rows of rank two: row(j) = a * left(j) + b * right(j), with left =
+/// z and right = d_z for every matrix.
+template <class T>
+class MemberGradients {
+ public:
+  TORCHQP_HD MemberGradients(const GradientBatch<T>& batch, int64_t member)
+      : batch_(batch),
+        n_(batch.dims.n),
+        z_(batch.z + member * n_),
+        d_z_(batch.d_z + member * n_),
+        nu_(batch.nu + member * batch.dims.p),
+        d_nu_(batch.d_nu + member * batch.dims.p),
+        lam_(batch.lam + member * batch.dims.m),
+        d_lam_(batch.d_lam + member * batch.dims.m),
+        active_(batch.active + member * (batch.dims.m + (batch.dims.bounds() ? n_ : 0))),
+        d_bound_(batch.d_bound == nullptr ? nullptr : batch.d_bound + member * n_),
+        g_slack_(batch.g_slack == nullptr ? nullptr : batch.g_slack + member * batch.dims.m) {}
+
+  struct Row {
+    T a, b;  ///< factors of z and of d_z
+  };
+  // Halves are exact, so that (i, j) and (j, i) of Q are the same two products.
+  TORCHQP_HD Row Q(int64_t i) const { return {d_z_[i] / 2, z_[i] / 2}; }
+  TORCHQP_HD Row G(int64_t i) const {
+    return {g_slack_ == nullptr ? d_lam_[i] : d_lam_[i] - g_slack_[i], lam_[i]};
+  }
+  TORCHQP_HD Row A(int64_t i) const { return {d_nu_[i], nu_[i]}; }
+  TORCHQP_HD const T* z() const { return z_; }
+  TORCHQP_HD const T* d_z() const { return d_z_; }
+
+  TORCHQP_HD T diagonal(int64_t i) const { return d_z_[i] * z_[i]; }
+  TORCHQP_HD T b(int64_t i) const { return -d_nu_[i]; }
+  TORCHQP_HD T h(int64_t i) const {
+    const T side = on_side(d_lam_, active_, i, 1);
+    return g_slack_ == nullptr ? side : side + g_slack_[i];
+  }
+  TORCHQP_HD T h_lower(int64_t i) const { return on_side(d_lam_, active_, i, -1); }
+  TORCHQP_HD T ub(int64_t i) const { return on_side(d_bound_, active_ + batch_.dims.m, i, 1); }
+  TORCHQP_HD T lb(int64_t i) const { return on_side(d_bound_, active_ + batch_.dims.m, i, -1); }
+
+ private:
+  /// -d where this side holds.
+  TORCHQP_HD static T on_side(const T* d, const int8_t* active, int64_t i, int sign) {
+    return d != nullptr && active[i] == sign ? -d[i] : T(0);
+  }
+
+  const GradientBatch<T>& batch_;
+  int64_t n_;
+  const T *z_, *d_z_, *nu_, *d_nu_, *lam_, *d_lam_;
+  const int8_t* active_;
+  const T *d_bound_, *g_slack_;
+};
+
 }  // namespace torchqp

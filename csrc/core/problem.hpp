@@ -42,6 +42,7 @@ struct BatchLayout {
   TORCHQP_HD int64_t offset(int64_t member) const {
     int64_t result = 0;
     for (int d = ndim - 1; d >= 0; --d) {
+      if (member < sizes[d]) return result + member * strides[d];  // saves the divisions
       result += member % sizes[d] * strides[d];
       member /= sizes[d];
     }

@@ -52,6 +52,8 @@ enum class Site : int {
   kAdjointStep,
   kAdjointKeep,
   kFinish,
+  kLoad,
+  kStore,
   kCount,
 };
 

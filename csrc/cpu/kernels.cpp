@@ -5,9 +5,9 @@
 
 #include "cpu/factor_io.hpp"
 #include "cpu/kernel_table.hpp"
-#include "cpu/member_order.hpp"
 #include "cpu/pack_io.hpp"
 #include "qp/adjoint.hpp"
+#include "qp/member_order.hpp"
 
 namespace torchqp::cpu {
 TORCHQP_BEGIN_ISA_NAMESPACE
@@ -93,7 +93,7 @@ class PackSolver {
 
  public:
   PackSolver(const ProblemBatch<T>& problem, Settings settings, const SolutionBatch<T>& out,
-             const MemberOrder& order, void* workspace)
+             const qp::MemberOrder& order, void* workspace)
       : problem_(problem),
         settings_(with_data_precision(settings)),
         out_(out),
@@ -178,7 +178,7 @@ void solve_range(const ProblemBatch<T>& problem, const Settings& settings,
                  const SolutionBatch<T>& out, int64_t begin, int64_t end, void* workspace) {
   using Wide = Pack<T, kWidth<T>>;
   const int width = members_per_pack<T>(problem.dims);
-  const MemberOrder order(problem, width);
+  const qp::MemberOrder order(problem, width);
   // One workspace serves them all, so that only one is alive at a time.
   std::optional<PackSolver<Wide, T>> packs;
   std::optional<PackSolver<T, T>> singles;

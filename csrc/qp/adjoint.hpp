@@ -44,7 +44,7 @@ struct Adjoint {
   Scalar* live;                ///< [1] 1 where the problem was solved
   Scalar* factor_tag;          ///< [1] as Result::factor_tag; 0 where no factor is given
   Scalar* ruiz;
-  Arena<Scalar> nowhere;
+  Arena<Scalar> nowhere, instead;  ///< as in Solver
   DualForm<Scalar> dual;
   CondensedForm<Scalar> condensed;
   DiagonalForm<Scalar> diagonal;
@@ -52,7 +52,7 @@ struct Adjoint {
   TORCHQP_HD Adjoint(const Shape& s, Arena<Scalar>& arena)
       : data(s, arena),
         scale(s, arena),
-        it(data, arena),
+        it(data, false, arena),
         g_z(arena.take(s.np)),
         g_nu(arena.take(s.pp)),
         g_lam(arena.take(s.k)),
@@ -63,9 +63,12 @@ struct Adjoint {
         live(arena.take(1)),
         factor_tag(arena.take(1)),
         ruiz(arena.take(2 * (int64_t{s.np} + s.mp + s.pp))),
+        instead(arena),
         dual(data, scale, Settings{}, prefers_dual(s) ? arena : nowhere),
-        condensed(data, scale, Settings{}, s.diagonal ? nowhere : arena),
-        diagonal(data, scale, Settings{}, s.diagonal ? arena : nowhere) {}
+        condensed(data, scale, Settings{}, s.diagonal ? nowhere : arena.overlays ? instead : arena),
+        diagonal(data, scale, Settings{}, s.diagonal ? arena : nowhere) {
+    arena.join(instead);
+  }
   Adjoint(const Adjoint&) = delete;  // the forms refer to data and scale
   Adjoint& operator=(const Adjoint&) = delete;
 };

@@ -49,10 +49,10 @@ struct Data {
 
   TORCHQP_HD Data(const Shape& s, Arena<Scalar>& arena)
       : shape(s),
-        Q(arena.take(s.diagonal ? s.np : int64_t{s.np} * s.np)),
+        Q(arena.take(s.diagonal ? s.np : int64_t{s.np} * s.np, Heat::kData)),
         q(arena.take(s.np)),
-        G(arena.take(int64_t{s.mp} * s.np)),
-        A(arena.take(int64_t{s.pp} * s.np)),
+        G(arena.take(int64_t{s.mp} * s.np, Heat::kData)),
+        A(arena.take(int64_t{s.pp} * s.np, Heat::kData)),
         b(arena.take(s.pp)),
         lower(arena.take(s.k)),
         upper(arena.take(s.k)) {}

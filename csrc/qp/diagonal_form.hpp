@@ -29,7 +29,8 @@ struct DiagonalForm : PrimalForm<DiagonalForm<Scalar>, Scalar> {
         rows(problem.shape.pp + problem.shape.mp) {
     const Shape& s = problem.shape;
     h = arena.take(s.np), g = arena.take(s.np);
-    V = arena.take(int64_t{rows} * s.np), S = arena.take(int64_t{rows} * rows);
+    V = arena.take(int64_t{rows} * s.np, Heat::kSystem);
+    S = arena.take(int64_t{rows} * rows, Heat::kFactor);
     inverse_S = arena.take(rows), d = arena.take(rows), x = arena.take(rows);
   }
 

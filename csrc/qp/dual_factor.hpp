@@ -33,9 +33,9 @@ struct DualFactor {
   TORCHQP_HD DualFactor(const Shape& s, Arena<Scalar>& arena)
       : shape(s),
         rows(s.pp + s.mp),
-        L(arena.take(int64_t{s.np} * s.np)),
+        L(arena.take(int64_t{s.np} * s.np, Heat::kSetup)),
         inverse_L(arena.take(s.np)),
-        K(arena.take(int64_t{s.pp + s.mp} * (s.pp + s.mp))),
+        K(arena.take(int64_t{s.pp + s.mp} * (s.pp + s.mp), Heat::kFactor)),
         inverse_K(arena.take(s.pp + s.mp)),
         work_z(arena.take(s.np)),
         work_c(arena.take(s.pp + s.mp)),
@@ -92,9 +92,9 @@ struct DualSchur {
   TORCHQP_HD DualSchur(const Shape& s, Arena<Scalar>& arena)
       : shape(s),
         factor(s, arena),
-        V(arena.take(int64_t{s.pp + s.mp} * s.np)),
-        X(arena.take(int64_t{s.mp} * s.pp)),
-        T(arena.take(int64_t{s.mp} * s.mp)) {}
+        V(arena.take(int64_t{s.pp + s.mp} * s.np, Heat::kSetup)),
+        X(arena.take(int64_t{s.mp} * s.pp, Heat::kSetup)),
+        T(arena.take(int64_t{s.mp} * s.mp, Heat::kSystem)) {}
 
   /// Factors Q and A Q^-1 A'. Returns where Q is safely positive definite.
   ///

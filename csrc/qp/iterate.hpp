@@ -12,7 +12,8 @@ template <class Scalar>
 struct Side {
   double sign;
   const Scalar* bound;      ///< [k]
-  Scalar* has;              ///< [k] 1 where the side exists, else 0
+  Scalar* has;              ///< [k] 1 where the side exists, else 0; no array here where no
+                            ///< constraint has this side
   Scalar *s, *lam;          ///< [k] slack and multiplier; 1 and 0 where there is no side
   Scalar *inv_s, *inv_lam;  ///< [k] reciprocals at the current iterate
   Scalar* r;                ///< [k] s - sign (bound - y)
@@ -49,9 +50,10 @@ struct Iterate {
   /// hold.
   Scalar *best_z, *best_nu, *best_upper, *best_lower, *best_equal, *best_active;
 
-  TORCHQP_HD Iterate(const Data<Scalar>& data, Arena<Scalar>& arena)
-      : upper(1.0, data.upper, data.shape.k, arena),
-        lower(-1.0, data.lower, data.shape.k, arena),
+  /// Without `interior` there is no memory for an interior point: sides and the best point.
+  TORCHQP_HD Iterate(const Data<Scalar>& data, bool interior, Arena<Scalar>& arena)
+      : upper(1.0, data.upper, interior && data.shape.upper ? data.shape.k : 0, arena),
+        lower(-1.0, data.lower, interior && data.shape.lower ? data.shape.k : 0, arena),
         has_upper(data.shape.upper),
         has_lower(data.shape.lower) {
     const Shape& s = data.shape;
@@ -61,8 +63,9 @@ struct Iterate {
     Qz = arena.take(s.np), Atnu = arena.take(s.np), Ctlam = arena.take(s.np);
     t = arena.take(s.k), weight = arena.take(s.k), active = arena.take(s.k);
     equal = arena.take(s.k), lam_equal = arena.take(s.k);
-    best_z = arena.take(s.np), best_nu = arena.take(s.pp), best_upper = arena.take(s.k),
-    best_lower = arena.take(s.k);
+    if (!interior) return;
+    best_z = arena.take(s.np), best_nu = arena.take(s.pp);
+    best_upper = arena.take(has_upper ? s.k : 0), best_lower = arena.take(has_lower ? s.k : 0);
     best_equal = arena.take(s.k), best_active = arena.take(s.k);
   }
 

@@ -126,7 +126,8 @@ TORCHQP_HD_CALL Prepared solve(const Team& team, Solver<Scalar>& solver, bool wa
   team.for_each(s.pp, [&](int i) { solver.it.best_nu[i] = zero; });
   team.for_each(s.k, [&](int i) {
     solver.it.active[i] = zero, solver.it.best_active[i] = zero, solver.it.best_equal[i] = zero;
-    solver.it.best_upper[i] = zero, solver.it.best_lower[i] = zero;
+    if (s.upper) solver.it.best_upper[i] = zero;
+    if (s.lower) solver.it.best_lower[i] = zero;
   });
   team.template sync<Site::kFinish>();
   detail::store(team, solver, negate(direct), unknown,
@@ -182,6 +183,13 @@ TORCHQP_HD_CALL Prepared solve(const Team& team, Solver<Scalar>& solver, bool wa
       const auto taken = both(negate(frozen), either(proved, negate(dual_merit < merit)));
       detail::store(team, solver, taken, r, detail::verdict(solver.settings, merit, outcome),
                     false);
+      if (solver.instead.overlays) {
+        // The dual form's factor lay where this form worked.
+        team.single([&] {
+          Scalar& tag = solver.result.factor_tag[0];
+          tag = minimum(tag, zero);
+        });
+      }
       spent = select(frozen, spent, spent + outcome.iterations);
     }
   }

@@ -38,6 +38,7 @@ struct Solver {
   Scalar *finite, *definite;  ///< [1] [1] 1 where Q, G and A are finite, and Q is safely positive
   Settings settings;
   Arena<Scalar> nowhere;  ///< gives a form that is never used no memory
+  Arena<Scalar> instead;  ///< where the form that follows the dual one may overlay it
   DualForm<Scalar> dual;
   CondensedForm<Scalar> condensed;
   DiagonalForm<Scalar> diagonal;
@@ -46,7 +47,7 @@ struct Solver {
   TORCHQP_HD Solver(const Shape& s, const Settings& choice, Arena<Scalar>& arena)
       : data(s, arena),
         scale(s, arena),
-        it(data, arena),
+        it(data, true, arena),
         result(s, arena),
         warm_z(arena.take(s.np)),
         warm_nu(arena.take(s.pp)),
@@ -55,9 +56,12 @@ struct Solver {
         finite(arena.take(1)),
         definite(arena.take(1)),
         settings(choice),
+        instead(arena),
         dual(data, scale, settings, prefers_dual(s) ? arena : nowhere),
-        condensed(data, scale, settings, s.diagonal ? nowhere : arena),
-        diagonal(data, scale, settings, s.diagonal ? arena : nowhere) {}
+        condensed(data, scale, settings, s.diagonal ? nowhere : arena.overlays ? instead : arena),
+        diagonal(data, scale, settings, s.diagonal ? arena : nowhere) {
+    arena.join(instead);
+  }
   Solver(const Solver&) = delete;  // the forms refer to data and scale
   Solver& operator=(const Solver&) = delete;
 };

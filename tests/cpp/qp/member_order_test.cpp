@@ -1,11 +1,11 @@
 // Every member has one place in the order, and repetitions of a pack follow it.
-#include "cpu/member_order.hpp"
+#include "qp/member_order.hpp"
 
 #include <gtest/gtest.h>
 
 #include <vector>
 
-namespace torchqp::cpu {
+namespace torchqp::qp {
 namespace {
 
 /// A batch whose Q repeats after `period` members; 0: all members share it.
@@ -72,4 +72,4 @@ TEST(MemberOrder, ABatchOfItsOwnMatricesKeepsItsOrder) {
 }
 
 }  // namespace
-}  // namespace torchqp::cpu
+}  // namespace torchqp::qp

@@ -1,0 +1,129 @@
+#include "cuda/launch_plan.hpp"
+
+#include <algorithm>
+
+#include "cuda/member_kkt.hpp"
+#include "cuda/member_solve.hpp"
+#include "cuda/team.hpp"
+
+namespace torchqp::cuda {
+namespace {
+
+constexpr int64_t kAlignment = 16;  // of every part of a block's shared memory
+
+int64_t aligned(int64_t bytes) {
+  return (bytes + kAlignment - 1) / kAlignment * kAlignment;
+}
+
+/// Lanes that a problem keeps busy: one for two rows of its largest matrix, as the tiles are.
+int lanes_for(const Dims& dims) {
+  const int rows = std::max(dims.n, dims.m + dims.p);
+  if (rows <= 6) return 4;
+  if (rows <= 16) return 8;
+  if (rows <= 24) return 16;
+  if (rows <= 64) return kWarp;
+  if (rows <= 128) return 128;
+  return 256;
+}
+
+/// Bytes of the hot and of the cold part of a team's arena.
+struct Parts {
+  int64_t hot, cold;
+};
+
+/// What does not depend on how an arena is split.
+struct Kind {
+  int lanes;
+  int64_t head_bytes;
+  Parts (*parts)(const Dims&, qp::Heat);
+};
+
+template <class Scalar, class Object, class Make>
+Parts count(qp::Heat coldest, const Make& make) {
+  qp::Arena<Scalar> arena;
+  arena.coldest = coldest, arena.overlays = true;
+  make(arena);
+  return {aligned(arena.used * int64_t{sizeof(Scalar)}),
+          aligned(arena.cold_used * int64_t{sizeof(Scalar)})};
+}
+
+template <class Team, class Scalar>
+Parts solve_parts(const Dims& dims, qp::Heat coldest) {
+  using Object = MemberSolver<Scalar, Scalar>;
+  return count<Scalar, Object>(coldest, [&](qp::Arena<Scalar>& arena) {
+    Object(qp::Shape::of<Team, Scalar>(dims), Settings{}, arena);
+  });
+}
+
+template <class Team, class Scalar>
+Parts kkt_parts(const Dims& dims, qp::Heat coldest) {
+  using Object = MemberAdjoint<Scalar>;
+  return count<Scalar, Object>(coldest, [&](qp::Arena<Scalar>& arena) {
+    Object(qp::adjoint_shape<Team, Scalar>(dims), arena);
+  });
+}
+
+/// Teams that a multiprocessor holds at once, at `bytes` of shared memory each.
+int64_t teams_at_once(const LaunchPlan& plan, const Device& device) {
+  if (plan.shared_bytes > device.shared_per_block) return 0;
+  const int64_t by_memory =
+      device.shared_per_multiprocessor / (plan.shared_bytes + device.shared_reserved);
+  const int64_t by_threads = device.threads_per_multiprocessor / plan.threads();
+  constexpr int64_t kMostBlocks = 32;
+  return std::min({by_memory, by_threads, kMostBlocks}) * plan.teams;
+}
+
+LaunchPlan make_plan(const Dims& dims, int64_t size, const Device& device, const Kind& kind) {
+  LaunchPlan plan;
+  plan.lanes = kind.lanes;
+  plan.wide = kind.lanes > kWarp;
+  plan.teams = plan.wide ? 1 : kWarp / kind.lanes;
+  plan.head_bytes = aligned(kind.head_bytes);
+  // Latency is hidden by teams side by side, as long as there are members for them.
+  const int64_t wanted = std::min<int64_t>(
+      plan.wide ? 4 : 8, (size + device.multiprocessors - 1) / std::max(1, device.multiprocessors));
+  int64_t best = -1, chosen_at_once = 1;
+  LaunchPlan chosen = plan;
+  for (int heat = static_cast<int>(qp::Heat::kData); heat >= -1; --heat) {
+    plan.hot = heat >= 0;
+    plan.coldest = static_cast<qp::Heat>(std::max(heat, 0));
+    const Parts parts = kind.parts(dims, plan.coldest);
+    plan.hot_bytes = plan.hot ? parts.hot : 0;
+    plan.cold_bytes = plan.hot ? parts.cold : parts.hot + parts.cold;
+    plan.shared_bytes = (plan.head_bytes + plan.hot_bytes) * plan.teams;
+    const int64_t at_once = teams_at_once(plan, device);
+    // From the factors down to the vectors, more teams are no gain for slower memory.
+    if (at_once == 0 || (best > 0 && plan.coldest < qp::Heat::kSystem)) continue;
+    if (at_once > best) best = at_once, chosen = plan, chosen_at_once = at_once;
+    if (best >= wanted) break;
+  }
+  const int64_t blocks = (size + chosen.teams - 1) / chosen.teams;
+  chosen.blocks = std::min(blocks, device.multiprocessors * (chosen_at_once / chosen.teams));
+  chosen.workspace_bytes = chosen.blocks * chosen.teams * chosen.cold_bytes;
+  return chosen;
+}
+
+}  // namespace
+
+template <class Scalar>
+LaunchPlan plan_solve(const Dims& dims, int64_t size, const Device& device) {
+  const int lanes = lanes_for(dims);
+  return make_plan(dims, size, device,
+                   {lanes, sizeof(MemberSolver<Scalar, Scalar>),
+                    lanes > kWarp ? solve_parts<WideTeam, Scalar> : solve_parts<NarrowTeam, Scalar>});
+}
+
+template <class Scalar>
+LaunchPlan plan_kkt(const Dims& dims, int64_t size, const Device& device) {
+  const int lanes = lanes_for(dims);
+  return make_plan(dims, size, device,
+                   {lanes, sizeof(MemberAdjoint<Scalar>),
+                    lanes > kWarp ? kkt_parts<WideTeam, Scalar> : kkt_parts<NarrowTeam, Scalar>});
+}
+
+template LaunchPlan plan_solve<float>(const Dims&, int64_t, const Device&);
+template LaunchPlan plan_solve<double>(const Dims&, int64_t, const Device&);
+template LaunchPlan plan_kkt<float>(const Dims&, int64_t, const Device&);
+template LaunchPlan plan_kkt<double>(const Dims&, int64_t, const Device&);
+
+}  // namespace torchqp::cuda

@@ -1,0 +1,91 @@
+#include "cuda/solve_batch.hpp"
+
+#include <algorithm>
+
+#include "cuda/kernel_table.hpp"
+
+namespace torchqp::cuda {
+namespace {
+
+template <class T>
+const Launches<T>& launches(const LaunchPlan& plan) {
+  const KernelTable& table = plan.wide ? wide_kernels() : narrow_kernels();
+  if constexpr (sizeof(T) == 4) {
+    return table.single_precision;
+  } else {
+    return table.double_precision;
+  }
+}
+
+/// As the CPU path: the rounding of the data bounds what can be said of Q, whatever the precision of
+/// the arithmetic.
+template <class T>
+Settings with_data_precision(Settings settings) {
+  settings.convexity_tolerance =
+      std::max(settings.convexity_tolerance, default_settings<T>().convexity_tolerance);
+  return settings;
+}
+
+}  // namespace
+
+cudaError_t query_device(int index, Device& device) {
+  const auto read = [&](int& value, cudaDeviceAttr attribute) {
+    return cudaDeviceGetAttribute(&value, attribute, index);
+  };
+  cudaError_t error = read(device.multiprocessors, cudaDevAttrMultiProcessorCount);
+  if (error == cudaSuccess)
+    error = read(device.threads_per_multiprocessor, cudaDevAttrMaxThreadsPerMultiProcessor);
+  if (error == cudaSuccess)
+    error = read(device.shared_per_multiprocessor, cudaDevAttrMaxSharedMemoryPerMultiprocessor);
+  if (error == cudaSuccess)
+    error = read(device.shared_per_block, cudaDevAttrMaxSharedMemoryPerBlockOptin);
+  if (error == cudaSuccess)
+    error = read(device.shared_reserved, cudaDevAttrReservedSharedMemoryPerBlock);
+  return error;
+}
+
+template <class T>
+size_t solve_workspace_bytes(const Dims& dims, int64_t size, const Device& device) {
+  const int64_t first = plan_solve<T>(dims, size, device).workspace_bytes;
+  const int64_t retry = plan_solve<double>(dims, size, device).workspace_bytes;
+  return static_cast<size_t>(std::max(first, retry));
+}
+
+template <class T>
+cudaError_t solve_batch(const ProblemBatch<T>& problem, const Settings& settings,
+                        const SolutionBatch<T>& solution, const Device& device, void* workspace,
+                        cudaStream_t stream) {
+  if (problem.size == 0) return cudaSuccess;
+  const Settings choice = with_data_precision<T>(settings);
+  const LaunchPlan plan = plan_solve<T>(problem.dims, problem.size, device);
+  const cudaError_t error =
+      launches<T>(plan).solve(problem, choice, solution, plan, workspace, stream);
+  if (error != cudaSuccess || sizeof(T) == sizeof(double)) return error;
+  const LaunchPlan again = plan_solve<double>(problem.dims, problem.size, device);
+  return launches<T>(again).retry(problem, choice, solution, again, workspace, stream);
+}
+
+template <class T>
+size_t kkt_workspace_bytes(const Dims& dims, int64_t size, const Device& device) {
+  return static_cast<size_t>(plan_kkt<T>(dims, size, device).workspace_bytes);
+}
+
+template <class T>
+cudaError_t kkt_batch(const KktBatch<T>& system, const Device& device, void* workspace,
+                      cudaStream_t stream) {
+  if (system.size == 0) return cudaSuccess;
+  const LaunchPlan plan = plan_kkt<T>(system.dims, system.size, device);
+  return launches<T>(plan).kkt(system, plan, workspace, stream);
+}
+
+#define TORCHQP_INSTANTIATE(T)                                                                     \
+  template size_t solve_workspace_bytes<T>(const Dims&, int64_t, const Device&);                   \
+  template cudaError_t solve_batch(const ProblemBatch<T>&, const Settings&,                        \
+                                   const SolutionBatch<T>&, const Device&, void*, cudaStream_t);   \
+  template size_t kkt_workspace_bytes<T>(const Dims&, int64_t, const Device&);                     \
+  template cudaError_t kkt_batch(const KktBatch<T>&, const Device&, void*, cudaStream_t);
+TORCHQP_INSTANTIATE(float)
+TORCHQP_INSTANTIATE(double)
+#undef TORCHQP_INSTANTIATE
+
+}  // namespace torchqp::cuda

@@ -1,0 +1,113 @@
+#pragma once
+// A launch without a GPU: every team of a LaunchPlan runs the kernel's body on emulated lanes, one
+// team after the other, in poisoned memory that lies as the plan says.
+
+#include <gtest/gtest.h>
+
+#include <cstdint>
+#include <new>
+#include <type_traits>
+
+#include "cuda/launch_plan.hpp"
+#include "cuda/member_kkt.hpp"
+#include "cuda/member_solve.hpp"
+#include "support/fiber_team.hpp"
+#include "support/qp.hpp"
+#include "support/scratch.hpp"
+
+namespace torchqp::cuda {
+
+/// A GPU of the size of an H100, whose plans the tests run.
+inline constexpr Device kDevice{132, 2048, 233472, 232448, 1024};
+
+/// In which order the emulated lanes run.
+struct Schedule {
+  support::LaneOrder order = support::LaneOrder::kForward;
+  uint64_t seed = 0;
+};
+
+/// The memory of one team, split as the plan says; guarded and poisoned.
+template <class Scalar>
+class TeamMemory {
+ public:
+  TeamMemory(const LaunchPlan& plan, const Dims&) {
+    head = scratch_.get<unsigned char>(static_cast<size_t>(plan.head_bytes));
+    const auto scalars = [](int64_t bytes) { return static_cast<size_t>(bytes) / sizeof(Scalar); };
+    arena.overlays = true;
+    if (plan.hot) {
+      arena.coldest = plan.coldest;
+      arena.block = scratch_.get<Scalar>(scalars(plan.hot_bytes));
+      arena.cold_block = scratch_.get<Scalar>(scalars(plan.cold_bytes));
+    } else {
+      arena.block = scratch_.get<Scalar>(scalars(plan.cold_bytes));
+    }
+  }
+  bool intact() const { return scratch_.intact(); }
+
+  unsigned char* head;
+  qp::Arena<Scalar> arena;
+
+ private:
+  support::Scratch scratch_;
+};
+
+/// What solve_kernel does, in the precision of Scalar.
+template <class Scalar, class T>
+void emulate_solve(const ProblemBatch<T>& problem, const Settings& settings,
+                   const SolutionBatch<T>& out, const LaunchPlan& plan, bool retry,
+                   const Schedule& schedule) {
+  using Team = support::FiberTeam;
+  using Members = MemberSolver<Scalar, T>;
+  const int64_t count = plan.blocks * plan.teams;
+  support::FiberGrid grid(plan.lanes, schedule.order, schedule.seed);
+  for (int64_t index = 0; index < count; ++index) {
+    TeamMemory<Scalar> memory(plan, problem.dims);
+    auto& members = *reinterpret_cast<Members*>(memory.head);
+    grid.run([&](const Team& team) {
+      team.single([&] {
+        new (&members) Members(qp::Shape::of<Team, Scalar>(problem.dims), settings, memory.arena);
+      });
+      team.template sync<Site::kLoad>();
+      solve_groups(team, members, problem, out, retry, index, count);
+    });
+    EXPECT_TRUE(memory.intact());
+  }
+}
+
+/// What solve_batch does.
+template <class T>
+void emulate_solve_batch(const ProblemBatch<T>& problem, Settings settings,
+                         const SolutionBatch<T>& out, const Device& device,
+                         const Schedule& schedule = {}) {
+  settings.convexity_tolerance =
+      std::max(settings.convexity_tolerance, default_settings<T>().convexity_tolerance);
+  emulate_solve<T>(problem, settings, out, plan_solve<T>(problem.dims, problem.size, device), false,
+                   schedule);
+  if (sizeof(T) == sizeof(double)) return;
+  emulate_solve<double>(problem, settings, out,
+                        plan_solve<double>(problem.dims, problem.size, device), true, schedule);
+}
+
+/// What kkt_batch does.
+template <class T>
+void emulate_kkt_batch(const KktBatch<T>& system, const Device& device,
+                       const Schedule& schedule = {}) {
+  using Team = support::FiberTeam;
+  using Members = MemberAdjoint<T>;
+  const LaunchPlan plan = plan_kkt<T>(system.dims, system.size, device);
+  const int64_t count = plan.blocks * plan.teams;
+  support::FiberGrid grid(plan.lanes, schedule.order, schedule.seed);
+  for (int64_t index = 0; index < count; ++index) {
+    TeamMemory<T> memory(plan, system.dims);
+    auto& members = *reinterpret_cast<Members*>(memory.head);
+    grid.run([&](const Team& team) {
+      team.single(
+          [&] { new (&members) Members(qp::adjoint_shape<Team, T>(system.dims), memory.arena); });
+      team.template sync<Site::kLoad>();
+      for (int64_t i = index; i < system.size; i += count) members.run(team, system, i);
+    });
+    EXPECT_TRUE(memory.intact());
+  }
+}
+
+}  // namespace torchqp::cuda
