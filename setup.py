@@ -1,6 +1,7 @@
 """Builds torchqp by driving its one CMake project. All metadata stands in pyproject.toml.
 
 Environment: CMAKE_ARGS adds options to the configure step (for example -DTORCHQP_CUDA=OFF),
+TORCH_CUDA_ARCH_LIST names the GPUs to compile for ("9.0", "8.0;9.0+PTX", "native"),
 CMAKE_BUILD_PARALLEL_LEVEL limits the number of compile jobs.
 """
 
@@ -58,6 +59,8 @@ class CMakeBuild(build_ext):
             f"-DCMAKE_MAKE_PROGRAM={_tool('ninja')}",
             f"-DPython_EXECUTABLE={sys.executable}",
             "-DTORCHQP_BUILD_TESTS=OFF",
+            # Every time: an earlier value would be remembered in the tree.
+            f"-DTORCH_CUDA_ARCH_LIST={os.environ.get('TORCH_CUDA_ARCH_LIST', '')}",
             *shlex.split(os.environ.get("CMAKE_ARGS", "")),
         ]
         _run(configure)

@@ -1,9 +1,11 @@
 # torchqp_core: the torch-free solver, compiled once for each instruction set, chosen at run time.
-# The flags that fix the arithmetic, in every level and in the tests: fused multiply-adds only where
-# the source says so.
+# The flags that fix the arithmetic, in every level, on the GPU and in the tests: fused multiply-adds
+# only where the source says so.
 add_library(torchqp_arithmetic INTERFACE)
 target_compile_options(torchqp_arithmetic INTERFACE
-                       -ffp-contract=off -fno-math-errno -fno-trapping-math)
+  $<$<COMPILE_LANGUAGE:CXX>:-ffp-contract=off -fno-math-errno -fno-trapping-math>
+  $<$<COMPILE_LANGUAGE:CUDA>:-fmad=false
+                             -Xcompiler=-ffp-contract=off,-fno-math-errno,-fno-trapping-math>)
 target_include_directories(torchqp_arithmetic INTERFACE "${PROJECT_SOURCE_DIR}/csrc")
 
 set(TORCHQP_SIMD_LEVELS baseline)

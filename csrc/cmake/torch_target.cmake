@@ -1,7 +1,14 @@
-# torchqp_torch: the torch of ${Python_EXECUTABLE}, without its Python part.
+# torchqp_torch: the torch of ${Python_EXECUTABLE}, without its Python part. torchqp_torch_cuda, where
+# that torch has CUDA: its CUDA part.
 #
 # Not find_package(Torch): it asks for CUDA wherever torch has it, and overwrites
 # CMAKE_CUDA_ARCHITECTURES. Each configure asks again, so that a changed torch is seen.
+find_package(Python 3.10 COMPONENTS Interpreter Development.Module)
+if(NOT Python_Development.Module_FOUND)
+  message(FATAL_ERROR "No Python >= 3.10 with its headers: install python3-dev or set "
+                      "-DPython_EXECUTABLE. For the torch-free library pass "
+                      "-DTORCHQP_BUILD_PYTHON=OFF.")
+endif()
 execute_process(
   COMMAND "${Python_EXECUTABLE}" -c
           "import os, torch; print(os.path.dirname(torch.__file__), torch.__version__, \
@@ -34,4 +41,19 @@ if(EXISTS "${TORCHQP_TORCH_LIB_DIR}/libgomp.so.1")
   target_link_libraries(torchqp_torch INTERFACE "${TORCHQP_TORCH_LIB_DIR}/libgomp.so.1")
 else()
   target_link_options(torchqp_torch INTERFACE -fopenmp)
+endif()
+
+if(TORCHQP_TORCH_CUDA)
+  add_library(torchqp_torch_cuda INTERFACE IMPORTED)
+  target_link_libraries(torchqp_torch_cuda INTERFACE torchqp_torch
+                        "${TORCHQP_TORCH_LIB_DIR}/libtorch_cuda.so"
+                        "${TORCHQP_TORCH_LIB_DIR}/libc10_cuda.so")
+  # Where torch from a package index has the CUDA runtime, relative to site-packages; other builds of
+  # torch take that of the system.
+  file(GLOB cudart RELATIVE "${torch_dir}/.." "${torch_dir}/../nvidia/*/lib/libcudart.so.*")
+  set(TORCHQP_TORCH_CUDA_DIRS "")
+  foreach(library IN LISTS cudart)
+    cmake_path(GET library PARENT_PATH directory)
+    list(APPEND TORCHQP_TORCH_CUDA_DIRS "${directory}")
+  endforeach()
 endif()

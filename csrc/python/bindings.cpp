@@ -14,9 +14,9 @@ namespace py = pybind11;
 namespace torchqp {
 namespace {
 
-/// The comma-separated entries of text.
+/// The comma-separated entries of text, none for the empty string.
 py::list split(const std::string& text) {
-  return py::str(text).attr("split")(",");
+  return text.empty() ? py::list() : py::list(py::str(text).attr("split")(","));
 }
 
 /// None for the empty string, which is how CMake says "absent".
@@ -33,7 +33,8 @@ py::dict build_info() {
   info["torch"] = TORCHQP_TORCH_VERSION;
   info["torch_cuda"] = optional(TORCHQP_TORCH_CUDA);
   info["cuda_compiler"] = optional(TORCHQP_CUDA_COMPILER);
-  info["cuda_kernels"] = false;
+  info["cuda_kernels"] = static_cast<bool>(TORCHQP_CUDA_KERNELS);
+  info["cuda_architectures"] = split(TORCHQP_CUDA_ARCHITECTURES);
   return info;
 }
 

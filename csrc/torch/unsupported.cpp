@@ -27,6 +27,7 @@ void for_each_tensor(const c10::OperatorHandle& op, const torch::jit::Stack& sta
   }
 }
 
+#if !defined(TORCHQP_HAS_CUDA)
 void refuse_cuda(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
   const std::string op_name = message_name(op);
   for_each_tensor(op, *stack, [&](const std::string& name, const at::Tensor& tensor) {
@@ -35,8 +36,10 @@ void refuse_cuda(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
   });
   TORCH_CHECK_NOT_IMPLEMENTED(
       false, op_name, ": expected CPU tensors, got CUDA tensors; this build of torchqp has ",
-      "CPU kernels only. Move the arguments with .cpu()");
+      "CPU kernels only. Move the arguments with .cpu(), or build torchqp with nvcc and a torch ",
+      "for the same CUDA: torchqp.build_info() says what this build had");
 }
+#endif
 
 void refuse_layout(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
   const std::string op_name = message_name(op);
@@ -44,25 +47,36 @@ void refuse_layout(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
     TORCH_CHECK_VALUE(tensor.layout() == at::kStrided, op_name, ": expected ", name,
                       " of layout Strided, got ", tensor.layout(), "; convert it with .to_dense()");
   });
-  TORCH_CHECK_NOT_IMPLEMENTED(false, op_name, ": expected strided CPU tensors");
+  TORCH_CHECK_NOT_IMPLEMENTED(false, op_name, ": expected strided tensors");
+}
+
+/// For every operator: `refuse` is what this dispatch key answers.
+template <c10::KernelFunction::BoxedKernelFunction* refuse>
+void register_refusal(torch::Library& m) {
+  for (const char* op : {"solve", "kkt_solve", "parameter_gradients"})
+    m.impl(op, torch::CppFunction::makeFromBoxedFunction<refuse>());
 }
 
 }  // namespace
 
+#if !defined(TORCHQP_HAS_CUDA)
 TORCH_LIBRARY_IMPL(torchqp, CUDA, m) {
-  m.impl("solve", torch::CppFunction::makeFromBoxedFunction<&refuse_cuda>());
-  m.impl("kkt_solve", torch::CppFunction::makeFromBoxedFunction<&refuse_cuda>());
-  m.impl("parameter_gradients", torch::CppFunction::makeFromBoxedFunction<&refuse_cuda>());
+  register_refusal<&refuse_cuda>(m);
 }
+#endif
 
 TORCH_LIBRARY_IMPL(torchqp, SparseCPU, m) {
-  m.impl("solve", torch::CppFunction::makeFromBoxedFunction<&refuse_layout>());
-  m.impl("kkt_solve", torch::CppFunction::makeFromBoxedFunction<&refuse_layout>());
-  m.impl("parameter_gradients", torch::CppFunction::makeFromBoxedFunction<&refuse_layout>());
+  register_refusal<&refuse_layout>(m);
 }
 
 TORCH_LIBRARY_IMPL(torchqp, SparseCsrCPU, m) {
-  m.impl("solve", torch::CppFunction::makeFromBoxedFunction<&refuse_layout>());
-  m.impl("kkt_solve", torch::CppFunction::makeFromBoxedFunction<&refuse_layout>());
-  m.impl("parameter_gradients", torch::CppFunction::makeFromBoxedFunction<&refuse_layout>());
+  register_refusal<&refuse_layout>(m);
+}
+
+TORCH_LIBRARY_IMPL(torchqp, SparseCUDA, m) {
+  register_refusal<&refuse_layout>(m);
+}
+
+TORCH_LIBRARY_IMPL(torchqp, SparseCsrCUDA, m) {
+  register_refusal<&refuse_layout>(m);
 }

@@ -10,6 +10,7 @@ class BuildInfo(TypedDict):
     torch_cuda: str | None
     cuda_compiler: str | None
     cuda_kernels: bool
+    cuda_architectures: list[str]
 
 def build_info() -> BuildInfo: ...
 def default_settings(*, single: bool) -> Settings: ...

@@ -2,8 +2,8 @@
 
 Nothing here is shared with the C++ kernels, so that agreement means something. `solve_qp` has the
 signature of
-`torchqp.solve_qp`; it loops over the batch in Python, works in float64 whatever the inputs' dtype,
-and needs no built
+`torchqp.solve_qp`; it loops over the batch in Python, works in float64 on the CPU whatever the
+inputs' dtype and device, and needs no built
 extension beyond torch. Use it to test, never to train.
 """
 
@@ -97,7 +97,7 @@ def solve_qp(
 
     def flatten(name: str, tensor: Tensor) -> Tensor:
         shape = tensor.shape[tensor.dim() - core.get(name, 1) :]
-        return tensor.double().expand(batch + shape).reshape(math.prod(batch), *shape)
+        return tensor.cpu().double().expand(batch + shape).reshape(math.prod(batch), *shape)
 
     flat = {k: None if t is None else flatten(k, t) for k, t in data.items()}
     members = []
@@ -122,19 +122,16 @@ def solve_qp(
             if rows
             else sum(
                 (t.sum() for t in flat.values() if t is not None),
-                q.new_zeros((0, size), dtype=torch.float64),
+                torch.zeros((0, size), dtype=torch.float64),
             )
         )
-        out[key] = stacked.reshape((*batch, size)).to(q.dtype)
-    out["status"] = torch.tensor([x["status"] for x in members], dtype=torch.int32).reshape(batch)
-    out["iterations"] = torch.tensor([x["iterations"] for x in members], dtype=torch.int32).reshape(
-        batch
-    )
+        out[key] = stacked.reshape((*batch, size)).to(q)
+    for key in ("status", "iterations"):
+        counts = torch.tensor([x[key] for x in members], dtype=torch.int32, device=q.device)
+        out[key] = counts.reshape(batch)
     residuals = [x["residuals"] for x in members]
     out["residuals"] = (
-        (torch.stack(residuals) if residuals else torch.zeros(0, 4))
-        .reshape((*batch, 4))
-        .to(q.dtype)
+        (torch.stack(residuals) if residuals else torch.zeros(0, 4)).reshape((*batch, 4)).to(q)
     )
     return Solution(**out)
 
@@ -251,9 +248,9 @@ def smoothed_gradients(
         a = a + problem["G"].mT @ lam
     if problem.get("A") is not None:
         a = a + problem["A"].mT @ nu
-    M = torch.linalg.inv(Q + (a.norm() / radius) * torch.eye(n, dtype=z.dtype))
+    M = torch.linalg.inv(Q + (a.norm() / radius) * torch.eye(n, dtype=z.dtype, device=z.device))
     interior = a.abs().max() <= 1e-10 * (1 + problem["q"].abs().max())
-    mu_d = torch.zeros((), dtype=z.dtype) if interior else -(a @ M @ g) / (a @ M @ a)
+    mu_d = z.new_zeros(()) if interior else -(a @ M @ g) / (a @ M @ a)
     d_z = -M @ (g + a * mu_d)
     grads = {"q": d_z, "Q": (torch.outer(d_z, z) + torch.outer(z, d_z)) / 2, "d_z": d_z, "a": a}
     grads["G"], grads["h"] = torch.outer(lam, d_z + mu_d * z), -mu_d * lam
@@ -293,7 +290,7 @@ def lpgd_gradients(
         if t == 0:
             return base
         moved = dict(problem)
-        moved["Q"] = problem["Q"] + rho * torch.eye(n, dtype=base.z.dtype)
+        moved["Q"] = problem["Q"] + rho * torch.eye(n, dtype=base.z.dtype, device=base.z.device)
         moved["q"] = problem["q"] + t * cotangents["z"] - rho * base.z
         for limit, name in (("b", "nu"), ("h", "lam")):
             if cotangents.get(name) is not None:
@@ -393,7 +390,7 @@ def _spread(value: Any, size: int, like: Tensor) -> Any:
     """A number or 0-d tensor as a vector."""
     if value is None or (isinstance(value, Tensor) and value.dim()):
         return value
-    return torch.as_tensor(value, dtype=like.dtype).expand(size)
+    return torch.as_tensor(value, dtype=like.dtype, device=like.device).expand(size)
 
 
 def _times(matrix: Tensor, vector: Tensor) -> Tensor:

@@ -324,10 +324,10 @@ def kkt_residuals(problem: Problem, solution: Any) -> Tensor:
 def cotangents(
     solution: Any, seed: int = 0, names: tuple[str, ...] = ("z", *MULTIPLIERS)
 ) -> dict[str, Tensor]:
-    """Normal cotangents of the named outputs, in the solution's dtype."""
+    """Normal cotangents of the named outputs, in the solution's dtype and on its device."""
     generator = torch.Generator().manual_seed(seed)
     return {
-        k: torch.randn(v.shape, generator=generator, dtype=torch.float64).to(v.dtype)
+        k: torch.randn(v.shape, generator=generator, dtype=torch.float64).to(v)
         for k, v in outputs(solution)
         if k in names
     }
@@ -397,7 +397,8 @@ def finite_differences(
     grads = {}
     for name, value in problem.items():
         data = value.d if hasattr(value, "d") else value
-        moves = step * torch.eye(data.numel(), dtype=data.dtype).reshape(-1, *data.shape)
+        unit = torch.eye(data.numel(), dtype=data.dtype, device=data.device)
+        moves = step * unit.reshape(-1, *data.shape)
         moved = torch.cat([data + moves, data - moves])
         solution = solve(**(problem | {name: Diag(moved) if hasattr(value, "d") else moved}))
         losses = sum((getattr(solution, k) * w).sum(-1) for k, w in weights.items())
@@ -430,9 +431,9 @@ def map_tensor(function: Callable[[Tensor], Tensor], value: Any) -> Any:
     return Diag(function(value.d)) if hasattr(value, "d") else function(value)
 
 
-def cast(problem: Problem, dtype: torch.dtype) -> Problem:
-    """The problem in another dtype."""
-    return {k: map_tensor(lambda t: t.to(dtype), v) for k, v in problem.items()}
+def cast(problem: Problem, to: torch.dtype | torch.device | str) -> Problem:
+    """The problem in another dtype, or on another device."""
+    return {k: map_tensor(lambda t: t.to(to), v) for k, v in problem.items()}
 
 
 def take(problem: Problem, index: Any) -> Problem:

@@ -51,7 +51,16 @@ def test_build_info_reports_torch_compiler_and_instruction_sets():
     assert info["build_type"] in {"Release", "RelWithDebInfo", "Debug", "MinSizeRel"}
     assert info["simd_levels"] in (["baseline"], ["baseline", "avx2", "avx512"])
     assert info["cuda_compiler"] is None or re.fullmatch(r"\d+(\.\d+)+", info["cuda_compiler"])
-    assert info["cuda_kernels"] is False
+    if info["cuda_kernels"]:
+        assert info["torch_cuda"] is not None
+        assert info["cuda_compiler"] is not None
+        assert info["torch_cuda"].split(".")[0] == info["cuda_compiler"].split(".")[0]
+        assert len(info["cuda_architectures"]) >= 1
+        for architecture in info["cuda_architectures"]:
+            assert re.fullmatch(r"(sm|compute)_\d+[af]?", architecture)
+    else:
+        assert info["cuda_kernels"] is False
+        assert info["cuda_architectures"] == []
 
 
 def test_python_and_cpp_status_are_the_frozen_numbers():
@@ -99,6 +108,10 @@ def test_the_operators_load_without_python():
     dynamic = subprocess.run(["readelf", "-d", OPERATORS], capture_output=True, text=True)
     needed = set(re.findall(r"Shared library: \[([^\]]+)\]", dynamic.stdout))
     assert {"libtorch_cpu.so", "libc10.so"} <= needed
+    # One CUDA runtime in the process, torch's: the shared one, and only where there are kernels.
+    kernels = torchqp.build_info()["cuda_kernels"]
+    assert ({"libtorch_cuda.so", "libc10_cuda.so"} <= needed) == kernels
+    assert bool([name for name in needed if name.startswith("libcudart.so")]) == kernels
     assert not [name for name in needed if "python" in name]
     undefined = subprocess.run(["nm", "-D", "-u", OPERATORS], capture_output=True, text=True)
     symbols = re.findall(r"U (\w+)", undefined.stdout)

@@ -231,9 +231,11 @@ def test_nothing_is_solved_before_a_mistake_is_found(monkeypatch):
             torchqp.solve_qp(**{**valid(), **change})
 
 
+@pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.skipif(torchqp.build_info()["cuda_kernels"], reason="this build has CUDA kernels")
 def test_cuda_tensors_are_refused_by_a_build_without_cuda_kernels():
-    with pytest.raises(NotImplementedError, match="CPU kernels only"):
+    with pytest.raises(NotImplementedError, match=re.escape("CPU kernels only. Move") + ".*nvcc"):
         torchqp.solve_qp(torch.eye(3).cuda(), torch.ones(3).cuda())
 
 

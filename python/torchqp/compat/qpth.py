@@ -68,7 +68,8 @@ def QPFunction(
         maxIter: limit of iterations; None is `Settings`' default (qpth: 20).
         solver: accepted.
         check_Q_spd: raise where Q has a negative eigenvalue. Reads the statuses, hence waits for
-            the device; skipped under torch.compile, and to be switched off under torch.func.vmap.
+            the device; skipped under torch.compile, and to be switched off under torch.func.vmap
+            and for CUDA graphs.
         reduce: "sum" gives a shared parameter the sum of the members' gradients, which autograd
             means; "mean" gives their average, as qpth does.
 

@@ -11,8 +11,9 @@
 // Settings::best_iterate) and contributes exactly zero to gradients.
 //
 // A wrong shape, device or setting throws c10::ValueError, a wrong dtype c10::TypeError, before any
-// work; CUDA tensors throw c10::NotImplementedError. Thread-safe. Forward mode and torch.func are
-// the Python package's.
+// work; CUDA tensors throw c10::NotImplementedError where the operators were built without CUDA. On
+// CUDA all work, backward included, is on the current stream, and nothing waits for it. Thread-safe.
+// Forward mode and torch.func are the Python package's.
 
 #include <ATen/core/Tensor.h>
 #include <c10/macros/Export.h>
@@ -37,8 +38,8 @@ struct Solution {
   at::Tensor residuals;   ///< [*, 4] stationarity, primal, dual sign, duality gap, relative
 };
 
-/// Solves a batch of QPs. float32 or float64, strided CPU tensors of any strides; shared arguments
-/// are not copied.
+/// Solves a batch of QPs. float32 or float64, strided tensors of any strides, all on one CPU or CUDA
+/// device; shared arguments are not copied.
 ///
 ///   Q  [*, n, n] positive semidefinite, or its diagonal [*, n] when `diagonal`     q  [*, n]
 ///   G  [*, m, n] with h or h_lower [*, m] or both      A [*, p, n] with b [*, p]   lb, ub  [*, n]
