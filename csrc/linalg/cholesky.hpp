@@ -26,9 +26,9 @@ enum class Pivot {
 /// n is a multiple of the tile; pad with identity rows (they stay identity).
 ///
 /// Team:    every lane calls with equal arguments; H is visible to all on entry; ends with a sync.
-/// Bitwise: equal for every team size and tile (each entry is one sum over k in order).
-/// Cost:    n^3/6 fused multiply-adds, 2 n / tile barriers. Left-looking: each entry is written
-///          once.
+/// Bitwise: equal for every team size, tile and block (each entry is one sum over k in order).
+/// Cost:    n^3/6 fused multiply-adds, 2 n / tile + n / block barriers. Left-looking within a block
+///          of columns; what is to the right of a block is updated with all of it at once.
 template <Pivot kPivot, class Team, class Scalar>
 TORCHQP_HD_CALL void factor_cholesky(const Team& team, Scalar* H, int stride, int n,
                                      Scalar* inverse_diag, double tolerance) {
@@ -38,42 +38,65 @@ TORCHQP_HD_CALL void factor_cholesky(const Team& team, Scalar* H, int stride, in
   if constexpr (rowwise_v<Team, Scalar>) {
     if (n > kSmall) return panel::factor_cholesky(H, stride, n, inverse_diag, tolerance, rejected);
   }
-  for (int j = 0; j < n; j += kTile) {
-    // Every lane factors the diagonal tile for itself: cheaper than waiting for one lane to publish
-    // it.
-    Scalar diagonal[kTile][kTile], inverse[kTile], least[kTile];
-    load_tile(diagonal, H + j * stride + j, stride);
-    TORCHQP_UNROLL
-    for (int c = 0; c < kTile; ++c) least[c] = diagonal[c][c] * broadcast<Scalar>(tolerance);
-    subtract_row_products(diagonal, H + j * stride, stride, H + j * stride, stride, j);
-    TORCHQP_UNROLL
-    for (int c = 0; c < kTile; ++c) {
-      inverse[c] = select(diagonal[c][c] > maximum(least[c], broadcast<Scalar>(0)),
-                          reciprocal_sqrt(diagonal[c][c]), rejected);
+  constexpr int kBlock = block_size_v<Team, Scalar>;
+  for (int begin = 0; begin < n; begin += kBlock) {
+    const int end = begin + kBlock < n ? begin + kBlock : n;
+    for (int j = begin; j < end; j += kTile) {
+      const Scalar* row = H + j * stride + begin;
+      const int depth = j - begin;
+      // Every lane factors the diagonal tile for itself: cheaper than waiting for one lane to
+      // publish it.
+      Scalar diagonal[kTile][kTile], inverse[kTile], least[kTile];
+      load_tile(diagonal, H + j * stride + j, stride);
       TORCHQP_UNROLL
-      for (int r = c; r < kTile; ++r) diagonal[r][c] = diagonal[r][c] * inverse[c];
+      for (int c = 0; c < kTile; ++c)
+        least[c] =
+            (begin == 0 ? diagonal[c][c] : inverse_diag[j + c]) * broadcast<Scalar>(tolerance);
+      subtract_row_products(diagonal, row, stride, row, stride, depth);
       TORCHQP_UNROLL
-      for (int k = c + 1; k < kTile; ++k) {
+      for (int c = 0; c < kTile; ++c) {
+        inverse[c] = select(diagonal[c][c] > maximum(least[c], broadcast<Scalar>(0)),
+                            reciprocal_sqrt(diagonal[c][c]), rejected);
         TORCHQP_UNROLL
-        for (int r = k; r < kTile; ++r)
-          diagonal[r][k] = fnma(diagonal[r][c], diagonal[k][c], diagonal[r][k]);
+        for (int r = c; r < kTile; ++r) diagonal[r][c] = diagonal[r][c] * inverse[c];
+        TORCHQP_UNROLL
+        for (int k = c + 1; k < kTile; ++k) {
+          TORCHQP_UNROLL
+          for (int r = k; r < kTile; ++r)
+            diagonal[r][k] = fnma(diagonal[r][c], diagonal[k][c], diagonal[r][k]);
+        }
       }
+      team.template sync<Site::kCholeskyDiagonal>();  // all lanes have read the tile that lane 0
+                                                      // now overwrites
+      team.single([&] {
+        store_tile(H + j * stride + j, stride, diagonal);
+        TORCHQP_UNROLL
+        for (int c = 0; c < kTile; ++c) inverse_diag[j + c] = inverse[c];
+      });
+      team.for_each_tile(j + kTile, n, kTile, [&](int i) {
+        Scalar tile[kTile][kTile];
+        load_tile(tile, H + i * stride + j, stride);
+        subtract_row_products(tile, H + i * stride + begin, stride, row, stride, depth);
+        solve_tile(tile, diagonal, inverse);
+        store_tile(H + i * stride + j, stride, tile);
+      });
+      team.template sync<Site::kCholeskyColumn>();  // the next column, and what is to the right of
+                                                    // the block, read every row of this one
     }
-    team.template sync<Site::kCholeskyDiagonal>();  // all lanes have read the tile that lane 0 now
-                                                    // overwrites
-    team.single([&] {
-      store_tile(H + j * stride + j, stride, diagonal);
-      TORCHQP_UNROLL
-      for (int c = 0; c < kTile; ++c) inverse_diag[j + c] = inverse[c];
-    });
-    team.for_each_tile(j + kTile, n, kTile, [&](int i) {
+    if (end == n) break;
+    team.for_each_tile_pair(n - end, n - end, kTile, true, [&](int below, int right) {
+      const int i = end + below, j = end + right;
       Scalar tile[kTile][kTile];
       load_tile(tile, H + i * stride + j, stride);
-      subtract_row_products(tile, H + i * stride, stride, H + j * stride, stride, j);
-      solve_tile(tile, diagonal, inverse);
+      if (begin == 0 && i == j) {
+        TORCHQP_UNROLL
+        for (int c = 0; c < kTile; ++c) inverse_diag[i + c] = tile[c][c];  // what `least` is of
+      }
+      subtract_row_products(tile, H + i * stride + begin, stride, H + j * stride + begin, stride,
+                            end - begin);
       store_tile(H + i * stride + j, stride, tile);
     });
-    team.template sync<Site::kCholeskyColumn>();  // the next column reads every row of this one
+    team.template sync<Site::kCholeskyTrailing>();  // the next block reads what other lanes updated
   }
 }
 

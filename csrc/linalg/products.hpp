@@ -169,24 +169,16 @@ TORCHQP_HD_CALL void multiply_rows(const Team& team, const Scalar* X, int x_stri
     }
   }
   constexpr int kTile = tile_size_v<Team, Scalar>;
-  team.for_each_tile(0, rows, kTile, [&](int i) {
-    for (int j = 0; j < (lower_only ? i + kTile : cols); j += kTile) {
-      Scalar tile[kTile][kTile];
-      if constexpr (kInto == Into::kAdd) {
-        load_tile(tile, P + i * stride + j, stride);
-      } else {
-        zero_tile(tile);
-      }
-      add_row_products(tile, X + i * x_stride, x_stride, Y + j * y_stride, y_stride, depth);
-      store_tile(P + i * stride + j, stride, tile);
-      if (lower_only && j < i) {
-        TORCHQP_UNROLL
-        for (int r = 0; r < kTile; ++r) {
-          TORCHQP_UNROLL
-          for (int c = 0; c < kTile; ++c) P[(j + c) * stride + i + r] = tile[r][c];
-        }
-      }
+  team.for_each_tile_pair(rows, cols, kTile, lower_only, [&](int i, int j) {
+    Scalar tile[kTile][kTile];
+    if constexpr (kInto == Into::kAdd) {
+      load_tile(tile, P + i * stride + j, stride);
+    } else {
+      zero_tile(tile);
     }
+    add_row_products(tile, X + i * x_stride, x_stride, Y + j * y_stride, y_stride, depth);
+    store_tile(P + i * stride + j, stride, tile);
+    if (lower_only && j < i) store_mirrored(P + j * stride + i, stride, tile);
   });
   team.template sync<Site::kGramEnd>();  // callers read all of P
 }
@@ -203,20 +195,12 @@ TORCHQP_HD_CALL void subtract_gram(const Team& team, const Scalar* X, int x_stri
     }
   }
   constexpr int kTile = tile_size_v<Team, Scalar>;
-  team.for_each_tile(0, rows, kTile, [&](int i) {
-    for (int j = 0; j <= i; j += kTile) {
-      Scalar tile[kTile][kTile];
-      load_tile(tile, P + i * stride + j, stride);
-      subtract_row_products(tile, X + i * x_stride, x_stride, X + j * x_stride, x_stride, depth);
-      store_tile(P + i * stride + j, stride, tile);
-      if (j < i) {
-        TORCHQP_UNROLL
-        for (int r = 0; r < kTile; ++r) {
-          TORCHQP_UNROLL
-          for (int c = 0; c < kTile; ++c) P[(j + c) * stride + i + r] = tile[r][c];
-        }
-      }
-    }
+  team.for_each_tile_pair(rows, rows, kTile, true, [&](int i, int j) {
+    Scalar tile[kTile][kTile];
+    load_tile(tile, P + i * stride + j, stride);
+    subtract_row_products(tile, X + i * x_stride, x_stride, X + j * x_stride, x_stride, depth);
+    store_tile(P + i * stride + j, stride, tile);
+    if (j < i) store_mirrored(P + j * stride + i, stride, tile);
   });
   team.template sync<Site::kGramEnd>();  // callers read all of P
 }
@@ -240,13 +224,11 @@ TORCHQP_HD_CALL void add_weighted_gram(const Team& team, const Scalar* Q, const 
     if (n > kSmall && rows > kTile)
       return panel::add_weighted_gram(Q, G, stride, n, rows, weight, H);
   }
-  team.for_each_tile(0, n, kTile, [&](int i) {
-    for (int j = 0; j <= i; j += kTile) {
-      Scalar tile[kTile][kTile];
-      load_tile(tile, Q + i * stride + j, stride);
-      add_weighted_column_products(tile, G + i, G + j, stride, weight, rows);
-      store_tile(H + i * stride + j, stride, tile);
-    }
+  team.for_each_tile_pair(n, n, kTile, true, [&](int i, int j) {
+    Scalar tile[kTile][kTile];
+    load_tile(tile, Q + i * stride + j, stride);
+    add_weighted_column_products(tile, G + i, G + j, stride, weight, rows);
+    store_tile(H + i * stride + j, stride, tile);
   });
   team.template sync<Site::kWeightedGramEnd>();  // the factorization reads all of H
 }

@@ -34,6 +34,16 @@ TORCHQP_HD void store_tile(Scalar* a, int stride, const Scalar (&tile)[R][C]) {
   }
 }
 
+/// Stores the transpose.
+template <int R, int C, class Scalar>
+TORCHQP_HD void store_mirrored(Scalar* a, int stride, const Scalar (&tile)[R][C]) {
+  TORCHQP_UNROLL
+  for (int r = 0; r < R; ++r) {
+    TORCHQP_UNROLL
+    for (int c = 0; c < C; ++c) a[c * stride + r] = tile[r][c];
+  }
+}
+
 /// tile[r][c] -= sum_{k < depth} x(r, k) y(c, k): rows of x and y against each other.
 template <int R, int C, class Scalar>
 TORCHQP_HD void subtract_row_products(Scalar (&tile)[R][C], const Scalar* x, int x_stride,

@@ -100,10 +100,9 @@ TORCHQP_HD_CALL void solve_cholesky(const Team& team, const Scalar* L, int strid
 ///   in      inverse_diag  [n]        1 / L_ii
 ///   in/out  X             [rows, n]  rows `x_stride` apart; rows is a multiple of the tile
 ///
-/// Team:    rows are independent; every lane calls; X and L are visible to all on entry; ends with
-///          a sync.
-/// Bitwise: equal for every team size and tile.
-/// Cost:    rows n^2/2 fused multiply-adds.
+/// Team:    every lane calls; X and L are visible to all on entry; ends with a sync.
+/// Bitwise: equal for every team size, tile and block.
+/// Cost:    rows n^2/2 fused multiply-adds, 2 n / block barriers.
 template <class Team, class Scalar>
 TORCHQP_HD_CALL void solve_lower_rows(const Team& team, const Scalar* L, int stride, int n,
                                       const Scalar* inverse_diag, Scalar* X, int x_stride,
@@ -112,19 +111,34 @@ TORCHQP_HD_CALL void solve_lower_rows(const Team& team, const Scalar* L, int str
     if (n > kSmall) return panel::solve_lower_rows(L, stride, n, inverse_diag, X, x_stride, rows);
   }
   constexpr int kTile = tile_size_v<Team, Scalar>;
-  team.for_each_tile(0, rows, kTile, [&](int i) {
-    Scalar* x = X + i * x_stride;
-    for (int j = 0; j < n; j += kTile) {
-      Scalar diagonal[kTile][kTile], inverse[kTile], tile[kTile][kTile];
-      load_tile(diagonal, L + j * stride + j, stride);
-      TORCHQP_UNROLL
-      for (int c = 0; c < kTile; ++c) inverse[c] = inverse_diag[j + c];
+  constexpr int kBlock = block_size_v<Team, Scalar>;
+  for (int begin = 0; begin < n; begin += kBlock) {
+    const int end = begin + kBlock < n ? begin + kBlock : n;
+    team.for_each_tile(0, rows, kTile, [&](int i) {
+      Scalar* x = X + i * x_stride;
+      for (int j = begin; j < end; j += kTile) {
+        Scalar diagonal[kTile][kTile], inverse[kTile], tile[kTile][kTile];
+        load_tile(diagonal, L + j * stride + j, stride);
+        TORCHQP_UNROLL
+        for (int c = 0; c < kTile; ++c) inverse[c] = inverse_diag[j + c];
+        load_tile(tile, x + j, x_stride);
+        subtract_row_products(tile, x + begin, x_stride, L + j * stride + begin, stride, j - begin);
+        solve_tile(tile, diagonal, inverse);
+        store_tile(x + j, x_stride, tile);
+      }
+    });
+    if (end == n) break;
+    team.template sync<Site::kRowsBlock>();  // other lanes go on with these rows
+    team.for_each_tile_pair(rows, n - end, kTile, false, [&](int i, int right) {
+      const int j = end + right;
+      Scalar* x = X + i * x_stride;
+      Scalar tile[kTile][kTile];
       load_tile(tile, x + j, x_stride);
-      subtract_row_products(tile, x, x_stride, L + j * stride, stride, j);
-      solve_tile(tile, diagonal, inverse);
+      subtract_row_products(tile, x + begin, x_stride, L + j * stride + begin, stride, end - begin);
       store_tile(x + j, x_stride, tile);
-    }
-  });
+    });
+    team.template sync<Site::kRowsBlock>();  // the next block reads what other lanes updated
+  }
   team.template sync<Site::kRowsEnd>();  // callers read whole columns
 }
 

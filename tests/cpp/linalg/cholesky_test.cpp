@@ -72,6 +72,25 @@ TYPED_TEST(Cholesky, FactorReproducesTheMatrixOnEveryTeam) {
   }
 }
 
+TYPED_TEST(Cholesky, EveryBlockHasTheSerialBits) {
+  using T = Element<TypeParam>;
+  for (int n : {5, 16, 33}) {
+    Problems<T> H = random_spd<T>(width_v<TypeParam>, n, 200 + n);
+    for (int k = 0; k < n; ++k) {  // the second block has a row that depends on those above it
+      H[0][10 % n * n + k] = H[0][k];
+      H[0][k * n + 10 % n] = H[0][k * n];
+    }
+    H[0][10 % n * (n + 1)] = H[0][0];
+    const FactorAll<Pivot::kDrop> factor{n, 1e-3};
+    const auto serial = factor.template operator()<TypeParam>(support::SerialLaunch{}, H);
+    for_each_block([&](const auto& launch, const std::string& description) {
+      const auto blocked = factor.template operator()<TypeParam>(launch, H);
+      for (int w = 0; w < width_v<TypeParam>; ++w)
+        EXPECT_TRUE(support::same_bits(blocked[w], serial[w])) << n << ", " << description;
+    });
+  }
+}
+
 TYPED_TEST(Cholesky, HandValues) {
   using T = Element<TypeParam>;
   auto factor = [](std::vector<T> H, int n) {

@@ -48,4 +48,42 @@ void expect_within(const std::vector<T>& actual, const std::vector<long double>&
         << "entry " << e << " of " << actual.size();
 }
 
+/// An emulated team whose blocks are of kBlock columns.
+template <int kBlock>
+struct BlockTeam : support::FiberTeam {
+  explicit BlockTeam(const support::FiberTeam& team) : support::FiberTeam(team) {}
+};
+
+template <int kBlock>
+struct BlockLaunch {
+  using Team = BlockTeam<kBlock>;
+  support::FiberGrid& grid;
+  template <class Body>
+  void operator()(Body&& body) const {
+    grid.run([&](const support::FiberTeam& team) { body(Team(team)); });
+  }
+};
+
+/// Calls f(launch, description) for blocks from one tile to more than the matrix.
+template <class F>
+void for_each_block(F f) {
+  for (int lanes : {7, 32}) {
+    support::FiberGrid grid(lanes, support::LaneOrder::kShuffled, 3);
+    const std::string on = " columns a block, " + std::to_string(lanes) + " lanes";
+    f(BlockLaunch<2>{grid}, "2" + on);
+    f(BlockLaunch<6>{grid}, "6" + on);
+    f(BlockLaunch<16>{grid}, "16" + on);
+    f(BlockLaunch<64>{grid}, "64" + on);
+  }
+}
+
 }  // namespace torchqp::linalg
+
+namespace torchqp {
+TORCHQP_BEGIN_ISA_NAMESPACE
+
+template <int kBlock, class Scalar>
+inline constexpr int block_size_v<linalg::BlockTeam<kBlock>, Scalar> = kBlock;
+
+TORCHQP_END_ISA_NAMESPACE
+}  // namespace torchqp

@@ -141,6 +141,23 @@ TYPED_TEST(Triangular, SolvesEveryRowOfAMatrix) {
     }
 }
 
+TYPED_TEST(Triangular, RowsHaveTheSerialBitsWithEveryBlock) {
+  using T = Element<TypeParam>;
+  for (int n : {5, 16, 33}) {
+    const Factors<T> factors(width_v<TypeParam>, n, 85 + n);
+    const Problems<T> B = support::random_problems<T>(width_v<TypeParam>, 9 * n, 850 + n);
+    const auto solve = [&](const auto& launch) {
+      return run_solve_lower_rows<TypeParam>(launch, factors.L, factors.inverse_diag, B, 9, n);
+    };
+    const Problems<T> serial = solve(support::SerialLaunch{});
+    for_each_block([&](const auto& launch, const std::string& description) {
+      const Problems<T> blocked = solve(launch);
+      for (int w = 0; w < width_v<TypeParam>; ++w)
+        EXPECT_TRUE(support::same_bits(blocked[w], serial[w])) << n << ", " << description;
+    });
+  }
+}
+
 TYPED_TEST(Triangular, ARowOfAMatrixHasTheBitsOfTheSolveOfOneVector) {
   using T = Element<TypeParam>;
   const int n = 33;

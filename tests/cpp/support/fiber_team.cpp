@@ -127,6 +127,7 @@ struct Lane {
   int index = 0;
   Barrier barrier{};  // where it waits
   unsigned barriers_passed = 0;
+  unsigned exchanges = 0;
   State state = State::kReturned;
 };
 
@@ -158,6 +159,8 @@ void unmap_stack(Lane& lane) {
 struct FiberGrid::Impl {
   std::unique_ptr<Lane[]> lanes;
   std::unique_ptr<int[]> order;
+  unsigned char* slots = nullptr;  // two sets, one after the other
+  int slot_count = 0;              // in a set
   LaneOrder lane_order = LaneOrder::kForward;
   uint64_t random = 0;
   struct Visits {
@@ -273,6 +276,10 @@ FiberGrid::FiberGrid(int lanes, LaneOrder order, uint64_t seed) : lanes_(lanes),
   impl_->lanes.reset(new Lane[lanes]);
   impl_->order.reset(new int[lanes]);
   impl_->lane_order = order;
+  impl_->slot_count = lanes > kSumParts ? lanes : kSumParts;
+  const size_t slot_bytes = 2 * size_t(impl_->slot_count) * FiberTeam::kSlotBytes;
+  impl_->slots = static_cast<unsigned char*>(std::aligned_alloc(64, slot_bytes));
+  if (impl_->slots == nullptr) throw std::bad_alloc();
   impl_->random = seed * 0x9E3779B97F4A7C15ULL + 0xD1B54A32D192ED03ULL;
   for (int i = 0; i < lanes; ++i) {
     Lane& lane = impl_->lanes[i];
@@ -286,6 +293,7 @@ FiberGrid::FiberGrid(int lanes, LaneOrder order, uint64_t seed) : lanes_(lanes),
 
 FiberGrid::~FiberGrid() {
   for (int i = 0; i < lanes_; ++i) unmap_stack(impl_->lanes[i]);
+  std::free(impl_->slots);
 }
 
 int64_t FiberGrid::visits(Site site) const {
@@ -307,11 +315,12 @@ void FiberGrid::run_lanes(void (*body)(void*, const FiberTeam&), void* context) 
   grid.context = context;
   grid.error = nullptr;
   if (__tsan_get_current_fiber) grid.main_tsan_fiber = __tsan_get_current_fiber();
+  std::memset(grid.slots, 0xFF, 2 * size_t(grid.slot_count) * FiberTeam::kSlotBytes);
   if (__tsan_release) __tsan_release(&grid.launch_object);
   for (int i = 0; i < lanes_; ++i) {
     Lane& lane = grid.lanes[i];
     lane.state = State::kWaiting;
-    lane.barriers_passed = 0;
+    lane.barriers_passed = lane.exchanges = 0;
     prepare_context(lane.context, stack_of(lane), kStackBytes, Impl::lane_main);
   }
 
@@ -349,6 +358,18 @@ void FiberTeam::wait(const Barrier& barrier) const {
   if (__tsan_release) __tsan_release(object);
   grid.leave(lane);
   if (__tsan_acquire) __tsan_acquire(object);
+}
+
+void* FiberTeam::slot_at(int index) const {
+  const FiberGrid::Impl& grid = *grid_->impl_;
+  const int set = grid.lanes[lane_].exchanges & 1;
+  return grid.slots + (size_t(set) * grid.slot_count + index) * kSlotBytes;
+}
+
+void FiberTeam::end_exchange() const {
+  FiberGrid::Impl& grid = *grid_->impl_;
+  ++grid.lanes[lane_].exchanges;
+  for (int i = lane_; i < grid.slot_count; i += size_) std::memset(slot_at(i), 0xFF, kSlotBytes);
 }
 
 bool Barrier::operator==(const Barrier& other) const {

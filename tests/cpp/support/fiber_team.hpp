@@ -72,12 +72,70 @@ class FiberTeam {
   }
 
   template <class F>
+  void for_each_tile_pair(int rows, int cols, int step, bool lower, F&& f) const {
+    for_each_pair_of_lane(lane_, size_, rows, cols, step, lower, f);
+  }
+
+  template <class F>
   void single(F&& f) const {
     if (lane_ == 0) f();
   }
 
+  template <Site kSite, int kCount, class Scalar>
+  void max_all(Scalar (&values)[kCount], const char* file = __builtin_FILE(),
+               unsigned line = __builtin_LINE()) const {
+    combine({kSite, file, line}, values, [](Scalar a, Scalar b) { return max_norm(a, b); });
+  }
+
+  template <Site kSite, int kCount, class Scalar>
+  void add_all(Scalar (&values)[kCount], const char* file = __builtin_FILE(),
+               unsigned line = __builtin_LINE()) const {
+    combine({kSite, file, line}, values, [](Scalar a, Scalar b) { return a + b; });
+  }
+
+  template <Site kSite, int kCount, class Scalar, class Add>
+  void sums(int count, Scalar (&result)[kCount], Add add, const char* file = __builtin_FILE(),
+            unsigned line = __builtin_LINE()) const {
+    for (int part = lane_; part < kSumParts; part += size_)
+      sum_part(part, count, *slot<Scalar[kCount]>(part), add);
+    wait({kSite, file, line});
+    for (int c = 0; c < kCount; ++c) {
+      Scalar parts[kSumParts];
+      for (int part = 0; part < kSumParts; ++part) parts[part] = (*slot<Scalar[kCount]>(part))[c];
+      result[c] = add_parts(parts);
+    }
+    end_exchange();
+  }
+
  private:
+  friend class FiberGrid;
+  static constexpr int kSlotBytes = 1024;
+
   void wait(const Barrier& barrier) const;
+
+  /// What the lanes exchange stands in slots of the grid, of which there are two sets: one barrier is
+  /// enough, because who is in the next exchange writes to the other set. Slots start as NaN.
+  void* slot_at(int index) const;
+  /// Makes this lane's slots of the other set, which all have read, NaN again and turns to it.
+  void end_exchange() const;
+
+  template <class Values>
+  Values* slot(int index) const {
+    static_assert(sizeof(Values) <= kSlotBytes);
+    return static_cast<Values*>(slot_at(index));
+  }
+
+  template <int kCount, class Scalar, class Combine>
+  void combine(const Barrier& barrier, Scalar (&values)[kCount], Combine both_of) const {
+    for (int c = 0; c < kCount; ++c) (*slot<Scalar[kCount]>(lane_))[c] = values[c];
+    wait(barrier);
+    for (int lane = 0; lane < size_; ++lane) {
+      const Scalar(&other)[kCount] = *slot<Scalar[kCount]>(lane);
+      for (int c = 0; c < kCount; ++c)
+        values[c] = lane == 0 ? other[c] : both_of(values[c], other[c]);
+    }
+    end_exchange();
+  }
 
   FiberGrid* grid_;
   int lane_;
@@ -133,3 +191,13 @@ class DisabledBarrier {
 };
 
 }  // namespace torchqp::support
+
+namespace torchqp {
+TORCHQP_BEGIN_ISA_NAMESPACE
+
+/// Two tiles: small problems have several blocks.
+template <class Scalar>
+inline constexpr int block_size_v<support::FiberTeam, Scalar> = 4;
+
+TORCHQP_END_ISA_NAMESPACE
+}  // namespace torchqp
