@@ -53,16 +53,23 @@ TORCHQP_HD int team_in_block([[maybe_unused]] int lanes) {
 
 namespace detail {
 
-/// The parts of the vocabulary that follow from lane() and size().
+/// The parts of the vocabulary that follow from lane() and size(). Loops stay loops: a kernel runs
+/// through all of the solver, and code that is laid out several times does not fit the instruction
+/// cache.
 template <class Team>
 struct SharesWork {
   template <class F>
   TORCHQP_HD void for_each(int count, F f) const {
-    for (int i = self().lane(); i < count; i += self().size()) f(i);
+    _Pragma("unroll 1") for (int i = self().lane(); i < count; i += self().size()) f(i);
   }
   template <class F>
   TORCHQP_HD void for_each_tile(int begin, int end, int step, F f) const {
-    for (int i = begin + self().lane() * step; i < end; i += self().size() * step) f(i);
+    const int stride = self().size() * step;
+    _Pragma("unroll 1") for (int i = begin + self().lane() * step; i < end; i += stride) f(i);
+  }
+  template <class F>
+  TORCHQP_HD void for_each_tile_pair(int rows, int cols, int step, bool lower, F f) const {
+    for_each_pair_of_lane(self().lane(), self().size(), rows, cols, step, lower, f);
   }
   template <class F>
   TORCHQP_HD void single(F f) const {
@@ -72,6 +79,32 @@ struct SharesWork {
  private:
   TORCHQP_HD const Team& self() const { return static_cast<const Team&>(*this); }
 };
+
+#if defined(__CUDA_ARCH__)
+
+/// values[c] of lane ^ offset, combined with mine, for all lanes of `mask`.
+template <int kCount, class Scalar, class Combine>
+__device__ __forceinline__ void exchange(unsigned mask, int offset, Scalar (&values)[kCount],
+                                         Combine combine) {
+  TORCHQP_UNROLL
+  for (int c = 0; c < kCount; ++c)
+    values[c] = combine(values[c], __shfl_xor_sync(mask, values[c], offset));
+}
+
+struct Largest {
+  template <class Scalar>
+  TORCHQP_HD Scalar operator()(Scalar a, Scalar b) const {
+    return max_norm(a, b);
+  }
+};
+struct Sum {
+  template <class Scalar>
+  TORCHQP_HD Scalar operator()(Scalar a, Scalar b) const {
+    return a + b;
+  }
+};
+
+#endif
 
 }  // namespace detail
 
@@ -93,15 +126,64 @@ class NarrowTeam : public detail::SharesWork<NarrowTeam> {
     __syncwarp(mask_);
 #endif
   }
+  template <Site kSite, int kCount, class Scalar>
+  TORCHQP_HD void max_all([[maybe_unused]] Scalar (&values)[kCount]) const {
+#if defined(__CUDA_ARCH__)
+    reduce(values, detail::Largest());
+#endif
+  }
+  template <Site kSite, int kCount, class Scalar>
+  TORCHQP_HD void add_all([[maybe_unused]] Scalar (&values)[kCount]) const {
+#if defined(__CUDA_ARCH__)
+    reduce(values, detail::Sum());
+#endif
+  }
+  template <Site kSite, int kCount, class Scalar, class Add>
+  TORCHQP_HD void sums([[maybe_unused]] int count, [[maybe_unused]] Scalar (&result)[kCount],
+                       [[maybe_unused]] Add add) const {
+#if defined(__CUDA_ARCH__)
+    // The tree of add_parts: lane l < 8 holds part l, a smaller team's lane several.
+    if (size_ >= kSumParts) {
+      sum_part(lane_ % kSumParts, count, result, add);
+      _Pragma("unroll 1") for (int offset = kSumParts / 2; offset > 0; offset /= 2)
+          detail::exchange(mask_, offset, result, detail::Sum());
+    } else {
+      Scalar parts[kCount][kSumParts];
+      TORCHQP_UNROLL
+      for (int part = 0; part < kSumParts; ++part) {
+        Scalar partial[kCount];
+        if (part % size_ == lane_) sum_part(part, count, partial, add);
+        TORCHQP_UNROLL
+        for (int c = 0; c < kCount; ++c)
+          parts[c][part] = __shfl_sync(mask_, partial[c], part % size_, size_);
+      }
+      TORCHQP_UNROLL
+      for (int c = 0; c < kCount; ++c) result[c] = add_parts(parts[c]);
+    }
+    __syncwarp(mask_);
+#endif
+  }
 
  private:
+#if defined(__CUDA_ARCH__)
+  template <int kCount, class Scalar, class Combine>
+  __device__ __forceinline__ void reduce(Scalar (&values)[kCount], Combine combine) const {
+    _Pragma("unroll 1") for (int offset = size_ / 2; offset > 0; offset /= 2)
+        detail::exchange(mask_, offset, values, combine);
+    __syncwarp(mask_);
+  }
+#endif
+
   int size_, lane_ = 0;
   unsigned mask_ = 0;
 };
 
-/// All threads of a block.
+/// All threads of a block, whole warps.
 class WideTeam : public detail::SharesWork<WideTeam> {
  public:
+  /// Values that the lanes exchange at once, at most.
+  static constexpr int kMostValues = 16;
+
   TORCHQP_HD int lane() const {
 #if defined(__CUDA_ARCH__)
     return threadIdx.x;
@@ -122,6 +204,69 @@ class WideTeam : public detail::SharesWork<WideTeam> {
     __syncthreads();
 #endif
   }
+  template <Site kSite, int kCount, class Scalar>
+  TORCHQP_HD void max_all([[maybe_unused]] Scalar (&values)[kCount]) const {
+#if defined(__CUDA_ARCH__)
+    reduce(values, detail::Largest());
+#endif
+  }
+  template <Site kSite, int kCount, class Scalar>
+  TORCHQP_HD void add_all([[maybe_unused]] Scalar (&values)[kCount]) const {
+#if defined(__CUDA_ARCH__)
+    reduce(values, detail::Sum());
+#endif
+  }
+  template <Site kSite, int kCount, class Scalar, class Add>
+  TORCHQP_HD void sums([[maybe_unused]] int count, [[maybe_unused]] Scalar (&result)[kCount],
+                       [[maybe_unused]] Add add) const {
+#if defined(__CUDA_ARCH__)
+    // One part to a lane of the first warp, whose lanes then add as add_parts does.
+    Scalar(*slots)[kCount] = exchange_slots<kCount, Scalar>();
+    if (threadIdx.x < kSumParts) {
+      sum_part(static_cast<int>(threadIdx.x), count, result, add);
+      _Pragma("unroll 1") for (int offset = kSumParts / 2; offset > 0; offset /= 2)
+          detail::exchange((1u << kSumParts) - 1, offset, result, detail::Sum());
+      if (threadIdx.x == 0) {
+        TORCHQP_UNROLL
+        for (int c = 0; c < kCount; ++c) slots[0][c] = result[c];
+      }
+    }
+    __syncthreads();
+    TORCHQP_UNROLL
+    for (int c = 0; c < kCount; ++c) result[c] = slots[0][c];
+    __syncthreads();  // the slots are free again
+#endif
+  }
+
+ private:
+#if defined(__CUDA_ARCH__)
+  /// A place for the values of each warp.
+  template <int kCount, class Scalar>
+  __device__ __forceinline__ static Scalar (*exchange_slots())[kCount] {
+    static_assert(kCount <= kMostValues);
+    __shared__ double slots[1024 / kWarp * kMostValues];
+    return reinterpret_cast<Scalar(*)[kCount]>(slots);
+  }
+
+  template <int kCount, class Scalar, class Combine>
+  __device__ __forceinline__ void reduce(Scalar (&values)[kCount], Combine combine) const {
+    _Pragma("unroll 1") for (int offset = kWarp / 2; offset > 0; offset /= 2)
+        detail::exchange(~0u, offset, values, combine);
+    Scalar(*slots)[kCount] = exchange_slots<kCount, Scalar>();
+    if (threadIdx.x % kWarp == 0) {
+      TORCHQP_UNROLL
+      for (int c = 0; c < kCount; ++c) slots[threadIdx.x / kWarp][c] = values[c];
+    }
+    __syncthreads();
+    TORCHQP_UNROLL
+    for (int c = 0; c < kCount; ++c) values[c] = slots[0][c];
+    _Pragma("unroll 1") for (unsigned warp = 1; warp < blockDim.x / kWarp; ++warp) {
+      TORCHQP_UNROLL
+      for (int c = 0; c < kCount; ++c) values[c] = combine(values[c], slots[warp][c]);
+    }
+    __syncthreads();  // the slots are free again
+  }
+#endif
 };
 
 }  // namespace torchqp::cuda
