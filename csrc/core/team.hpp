@@ -44,6 +44,7 @@ enum class Site : int {
   kMultiplyEnd,
   kMultiplyTransposedEnd,
   kGramEnd,
+  kStage,
   kWeightedGramEnd,
   kFill,
   kDualSetup,
@@ -144,6 +145,10 @@ struct SerialTeam {
   template <class F>
   TORCHQP_HD void single(F f) const {
     f();
+  }
+  template <class Scalar>
+  TORCHQP_HD Scalar* stage() const {
+    return nullptr;
   }
   template <Site kSite, int kCount, class Scalar>
   TORCHQP_HD void max_all(Scalar (&)[kCount]) const {}

@@ -1,28 +1,31 @@
 #pragma once
-// The launches that each kind of team provides; solve_batch.cpp picks one by the plan.
+// The kernels that each kind of team provides; solve_batch.cpp picks by the plan and launches.
 
-#include <cuda_runtime_api.h>
-
-#include "core/problem.hpp"
-#include "core/settings.hpp"
 #include "cuda/launch_plan.hpp"
 
 namespace torchqp::cuda {
 
-/// Launches on data of type T, each in the memory of its plan.
-template <class T>
-struct Launches {
-  cudaError_t (*solve)(const ProblemBatch<T>&, const Settings&, const SolutionBatch<T>&,
-                       const LaunchPlan&, void* workspace, cudaStream_t);
-  /// In double precision, the members that single precision did not solve; nothing for double.
-  cudaError_t (*retry)(const ProblemBatch<T>&, const Settings&, const SolutionBatch<T>&,
-                       const LaunchPlan&, void* workspace, cudaStream_t);
-  cudaError_t (*kkt)(const KktBatch<T>&, const LaunchPlan&, void* workspace, cudaStream_t);
+/// What a kernel is told of its plan.
+struct Split {
+  int lanes;
+  bool hot;
+  qp::Heat coldest;
+  int64_t head_bytes, hot_bytes, cold_bytes;
+};
+
+/// Entry points on data of type T, as cudaLaunchKernel wants them. Their parameters:
+///
+///   solve, retry  ProblemBatch<T>, Settings, SolutionBatch<T>, Split, unsigned char* workspace
+///   kkt           KktBatch<T>, Split, unsigned char* workspace
+///
+/// retry solves in double precision the members that single precision did not solve; nullptr for
+/// double.
+struct Kernels {
+  const void *solve, *retry, *kkt;
 };
 
 struct KernelTable {
-  Launches<float> single_precision;
-  Launches<double> double_precision;
+  Kernels single_precision, double_precision;
 };
 
 const KernelTable& narrow_kernels();

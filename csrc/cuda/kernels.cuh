@@ -4,6 +4,7 @@
 // side.
 
 #include <new>
+#include <type_traits>
 
 #include "cuda/kernel_table.hpp"
 #include "cuda/member_kkt.hpp"
@@ -12,18 +13,6 @@
 
 namespace torchqp::cuda {
 namespace {
-
-/// What a kernel is told beside its data.
-struct Split {
-  int lanes;
-  bool hot;
-  qp::Heat coldest;
-  int64_t head_bytes, hot_bytes, cold_bytes;
-};
-
-Split split_of(const LaunchPlan& plan) {
-  return {plan.lanes, plan.hot, plan.coldest, plan.head_bytes, plan.hot_bytes, plan.cold_bytes};
-}
 
 /// A team of this block, its place among all teams of the launch, and its memory.
 template <class Team, class Scalar>
@@ -67,8 +56,8 @@ template <class Team, class Scalar, class T>
 __global__ void solve_kernel(const __grid_constant__ ProblemBatch<T> problem,
                              const __grid_constant__ Settings settings,
                              const __grid_constant__ SolutionBatch<T> out,
-                             const __grid_constant__ Split split, unsigned char* workspace,
-                             bool retry) {
+                             const __grid_constant__ Split split, unsigned char* workspace) {
+  constexpr bool kRetry = !std::is_same_v<Scalar, T>;
   using Members = MemberSolver<Scalar, T>;
   Place<Team, Scalar> place(split, shared_memory, workspace);
   Members& members = *static_cast<Members*>(place.head);
@@ -77,7 +66,7 @@ __global__ void solve_kernel(const __grid_constant__ ProblemBatch<T> problem,
         Members(qp::Shape::of<Team, Scalar>(problem.dims), settings, place.arena);
   });
   place.team.template sync<Site::kLoad>();
-  solve_groups(place.team, members, problem, out, retry, place.index, place.count);
+  solve_groups(place.team, members, problem, out, kRetry, place.index, place.count);
 }
 
 template <class Team, class T>
@@ -94,55 +83,22 @@ __global__ void kkt_kernel(const __grid_constant__ KktBatch<T> system,
     members.run(place.team, system, i);
 }
 
-/// Raises the kernel's limit of shared memory where the plan needs it, and launches.
-template <class... Parameters, class... Arguments>
-cudaError_t launch(void (*kernel)(Parameters...), const LaunchPlan& plan, cudaStream_t stream,
-                   Arguments&&... arguments) {
-  if (plan.blocks == 0) return cudaSuccess;
-  const auto bytes = static_cast<int>(plan.shared_bytes);
-  cudaError_t error = cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
-                                           cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
-  if (error != cudaSuccess) return error;
-  kernel<<<dim3(static_cast<unsigned>(plan.blocks)), dim3(static_cast<unsigned>(plan.threads())),
-           static_cast<size_t>(plan.shared_bytes), stream>>>(
-      std::forward<Arguments>(arguments)...);
-  return cudaGetLastError();
-}
-
 template <class Team, class T>
-cudaError_t launch_solve(const ProblemBatch<T>& problem, const Settings& settings,
-                         const SolutionBatch<T>& out, const LaunchPlan& plan, void* workspace,
-                         cudaStream_t stream) {
-  return launch(solve_kernel<Team, T, T>, plan, stream, problem, settings, out, split_of(plan),
-                static_cast<unsigned char*>(workspace), false);
-}
-
-template <class Team, class T>
-cudaError_t launch_retry(const ProblemBatch<T>& problem, const Settings& settings,
-                         const SolutionBatch<T>& out, const LaunchPlan& plan, void* workspace,
-                         cudaStream_t stream) {
-  if constexpr (sizeof(T) == sizeof(double)) {
-    return cudaSuccess;
-  } else {
-    return launch(solve_kernel<Team, double, T>, plan, stream, problem, settings, out,
-                  split_of(plan), static_cast<unsigned char*>(workspace), true);
-  }
-}
-
-template <class Team, class T>
-cudaError_t launch_kkt(const KktBatch<T>& system, const LaunchPlan& plan, void* workspace,
-                       cudaStream_t stream) {
-  return launch(kkt_kernel<Team, T>, plan, stream, system, split_of(plan),
-                static_cast<unsigned char*>(workspace));
+Kernels kernels_on() {
+  Kernels kernels;
+  kernels.solve = reinterpret_cast<const void*>(&solve_kernel<Team, T, T>);
+  kernels.retry = std::is_same_v<T, double>
+                      ? nullptr
+                      : reinterpret_cast<const void*>(&solve_kernel<Team, double, T>);
+  kernels.kkt = reinterpret_cast<const void*>(&kkt_kernel<Team, T>);
+  return kernels;
 }
 
 }  // namespace
 
 template <class Team>
 const KernelTable& kernels_of() {
-  static constexpr KernelTable table{
-      {launch_solve<Team, float>, launch_retry<Team, float>, launch_kkt<Team, float>},
-      {launch_solve<Team, double>, launch_retry<Team, double>, launch_kkt<Team, double>}};
+  static const KernelTable table{kernels_on<Team, float>(), kernels_on<Team, double>()};
   return table;
 }
 

@@ -65,9 +65,9 @@ Parts kkt_parts(const Dims& dims, qp::Heat coldest) {
 
 /// Teams that a multiprocessor holds at once, at `bytes` of shared memory each.
 int64_t teams_at_once(const LaunchPlan& plan, const Device& device) {
-  if (plan.shared_bytes > device.shared_per_block) return 0;
-  const int64_t by_memory =
-      device.shared_per_multiprocessor / (plan.shared_bytes + device.shared_reserved);
+  const int64_t own = plan.shared_bytes + (plan.wide ? WideTeam::kSharedBytes : 0);
+  if (own > device.shared_per_block) return 0;
+  const int64_t by_memory = device.shared_per_multiprocessor / (own + device.shared_reserved);
   const int64_t by_threads = device.threads_per_multiprocessor / plan.threads();
   constexpr int64_t kMostBlocks = 32;
   return std::min({by_memory, by_threads, kMostBlocks}) * plan.teams;

@@ -8,13 +8,26 @@ namespace torchqp::cuda {
 namespace {
 
 template <class T>
-const Launches<T>& launches(const LaunchPlan& plan) {
+const Kernels& kernels(const LaunchPlan& plan) {
   const KernelTable& table = plan.wide ? wide_kernels() : narrow_kernels();
-  if constexpr (sizeof(T) == 4) {
-    return table.single_precision;
-  } else {
-    return table.double_precision;
-  }
+  return sizeof(T) == 4 ? table.single_precision : table.double_precision;
+}
+
+/// Launches a kernel whose last two parameters are the Split of its plan and the workspace.
+template <class... Arguments>
+cudaError_t launch(const void* kernel, const LaunchPlan& plan, void* workspace, cudaStream_t stream,
+                   const Arguments&... arguments) {
+  const int bytes = static_cast<int>(plan.shared_bytes);
+  const cudaError_t error =
+      cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
+  if (error != cudaSuccess) return error;
+  Split split{plan.lanes,      plan.hot,       plan.coldest,
+              plan.head_bytes, plan.hot_bytes, plan.cold_bytes};
+  void* parameters[] = {const_cast<void*>(static_cast<const void*>(&arguments))..., &split,
+                        &workspace};
+  return cudaLaunchKernel(kernel, dim3(static_cast<unsigned>(plan.blocks)),
+                          dim3(static_cast<unsigned>(plan.threads())), parameters,
+                          static_cast<size_t>(plan.shared_bytes), stream);
 }
 
 /// As the CPU path: the rounding of the data bounds what can be said of Q, whatever the precision of
@@ -59,10 +72,10 @@ cudaError_t solve_batch(const ProblemBatch<T>& problem, const Settings& settings
   const Settings choice = with_data_precision<T>(settings);
   const LaunchPlan plan = plan_solve<T>(problem.dims, problem.size, device);
   const cudaError_t error =
-      launches<T>(plan).solve(problem, choice, solution, plan, workspace, stream);
+      launch(kernels<T>(plan).solve, plan, workspace, stream, problem, choice, solution);
   if (error != cudaSuccess || sizeof(T) == sizeof(double)) return error;
   const LaunchPlan again = plan_solve<double>(problem.dims, problem.size, device);
-  return launches<T>(again).retry(problem, choice, solution, again, workspace, stream);
+  return launch(kernels<T>(again).retry, again, workspace, stream, problem, choice, solution);
 }
 
 template <class T>
@@ -75,7 +88,7 @@ cudaError_t kkt_batch(const KktBatch<T>& system, const Device& device, void* wor
                       cudaStream_t stream) {
   if (system.size == 0) return cudaSuccess;
   const LaunchPlan plan = plan_kkt<T>(system.dims, system.size, device);
-  return launches<T>(plan).kkt(system, plan, workspace, stream);
+  return launch(kernels<T>(plan).kkt, plan, workspace, stream, system);
 }
 
 #define TORCHQP_INSTANTIATE(T)                                                                     \

@@ -8,11 +8,12 @@
 
 #include "core/pack.hpp"
 #include "core/team.hpp"
+#include "linalg/staged.hpp"
 
 namespace torchqp::cuda {
 
-/// Lanes of a warp.
-inline constexpr int kWarp = 32;
+/// Lanes of a warp, and of a block at most.
+inline constexpr int kWarp = 32, kMostThreads = 1024;
 
 /// Blocks that a grid can have.
 inline constexpr int64_t kMostBlocks = 2147483647;
@@ -111,6 +112,10 @@ struct Sum {
 /// A part of a warp, or a whole one: 1, 2, 4, .. 32 lanes that stand next to each other.
 class NarrowTeam : public detail::SharesWork<NarrowTeam> {
  public:
+  template <class Scalar>
+  TORCHQP_HD Scalar* stage() const {
+    return nullptr;
+  }
   TORCHQP_HD explicit NarrowTeam(int size) : size_(size) {
 #if defined(__CUDA_ARCH__)
     lane_ = threadIdx.x % size;
@@ -183,6 +188,10 @@ class WideTeam : public detail::SharesWork<WideTeam> {
  public:
   /// Values that the lanes exchange at once, at most.
   static constexpr int kMostValues = 16;
+  /// Shared memory that a kernel over wide teams takes beside what its plan gives it.
+  static constexpr int kSharedBytes =
+      static_cast<int>(sizeof(double)) * (kMostThreads / kWarp * kMostValues +
+                                          linalg::staged::kScalars);
 
   TORCHQP_HD int lane() const {
 #if defined(__CUDA_ARCH__)
@@ -202,6 +211,14 @@ class WideTeam : public detail::SharesWork<WideTeam> {
   TORCHQP_HD void sync() const {
 #if defined(__CUDA_ARCH__)
     __syncthreads();
+#endif
+  }
+  template <class Scalar>
+  TORCHQP_HD Scalar* stage() const {
+#if defined(__CUDA_ARCH__)
+    return reinterpret_cast<Scalar*>(stage_memory());
+#else
+    return nullptr;
 #endif
   }
   template <Site kSite, int kCount, class Scalar>
@@ -240,12 +257,21 @@ class WideTeam : public detail::SharesWork<WideTeam> {
 
  private:
 #if defined(__CUDA_ARCH__)
+  /// One array for every routine of a kernel, whatever its type.
+  __device__ __noinline__ static double* stage_memory() {
+    __shared__ double memory[linalg::staged::kScalars];
+    return memory;
+  }
+  __device__ __noinline__ static double* slot_memory() {
+    __shared__ double memory[kMostThreads / kWarp * kMostValues];
+    return memory;
+  }
+
   /// A place for the values of each warp.
   template <int kCount, class Scalar>
   __device__ __forceinline__ static Scalar (*exchange_slots())[kCount] {
     static_assert(kCount <= kMostValues);
-    __shared__ double slots[1024 / kWarp * kMostValues];
-    return reinterpret_cast<Scalar(*)[kCount]>(slots);
+    return reinterpret_cast<Scalar(*)[kCount]>(slot_memory());
   }
 
   template <int kCount, class Scalar, class Combine>

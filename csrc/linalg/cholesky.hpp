@@ -2,6 +2,7 @@
 // Cholesky factorization of one problem's matrix by a team.
 
 #include "linalg/panel.hpp"
+#include "linalg/staged.hpp"
 #include "linalg/tile.hpp"
 
 namespace torchqp::linalg {
@@ -84,6 +85,18 @@ TORCHQP_HD_CALL void factor_cholesky(const Team& team, Scalar* H, int stride, in
                                                     // the block, read every row of this one
     }
     if (end == n) break;
+    if (Scalar* stage = team.template stage<Scalar>()) {
+      Scalar* trailing = H + int64_t{end} * stride + end;
+      if (begin == 0) {
+        team.for_each(n - end, [&](int i) { inverse_diag[end + i] = trailing[i * (stride + 1)]; });
+        team.template sync<Site::kCholeskyTrailing>();
+      }
+      const Scalar* left = H + int64_t{end} * stride + begin;
+      staged::multiply_rows<true>(team, stage, left, stride, n - end, left, stride, n - end,
+                                  end - begin, trailing, stride, Part::kLower, true, false);
+      team.template sync<Site::kCholeskyTrailing>();
+      continue;
+    }
     team.for_each_tile_pair(n - end, n - end, kTile, true, [&](int below, int right) {
       const int i = end + below, j = end + right;
       Scalar tile[kTile][kTile];

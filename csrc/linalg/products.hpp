@@ -3,6 +3,7 @@
 // zeros.
 
 #include "linalg/panel.hpp"
+#include "linalg/staged.hpp"
 #include "linalg/strip.hpp"
 #include "linalg/tile.hpp"
 
@@ -168,6 +169,12 @@ TORCHQP_HD_CALL void multiply_rows(const Team& team, const Scalar* X, int x_stri
       return;
     }
   }
+  if (Scalar* stage = team.template stage<Scalar>()) {
+    staged::multiply_rows<false>(team, stage, X, x_stride, rows, Y, y_stride, cols, depth, P,
+                                 stride, lower_only ? Part::kLower : Part::kAll,
+                                 kInto == Into::kAdd, lower_only);
+    return team.template sync<Site::kGramEnd>();
+  }
   constexpr int kTile = tile_size_v<Team, Scalar>;
   team.for_each_tile_pair(rows, cols, kTile, lower_only, [&](int i, int j) {
     Scalar tile[kTile][kTile];
@@ -193,6 +200,11 @@ TORCHQP_HD_CALL void subtract_gram(const Team& team, const Scalar* X, int x_stri
                                                 stride, true, false);
       return panel::mirror(P, stride, rows);
     }
+  }
+  if (Scalar* stage = team.template stage<Scalar>()) {
+    staged::multiply_rows<true>(team, stage, X, x_stride, rows, X, x_stride, rows, depth, P, stride,
+                                Part::kLower, true, true);
+    return team.template sync<Site::kGramEnd>();
   }
   constexpr int kTile = tile_size_v<Team, Scalar>;
   team.for_each_tile_pair(rows, rows, kTile, true, [&](int i, int j) {
@@ -223,6 +235,15 @@ TORCHQP_HD_CALL void add_weighted_gram(const Team& team, const Scalar* Q, const 
   if constexpr (rowwise_v<Team, Scalar>) {
     if (n > kSmall && rows > kTile)
       return panel::add_weighted_gram(Q, G, stride, n, rows, weight, H);
+  }
+  if (Scalar* stage = team.template stage<Scalar>()) {
+    staged::multiply<false>(
+        team, stage, n, n, rows, Part::kLower, false,
+        [&](int i, int k) { return G[int64_t{k} * stride + i] * weight[k]; },
+        [&](int j, int k) { return G[int64_t{k} * stride + j]; },
+        [&](int i, int j) { return Q[int64_t{i} * stride + j]; },
+        [&](int i, int j, Scalar value) { H[int64_t{i} * stride + j] = value; });
+    return team.template sync<Site::kWeightedGramEnd>();
   }
   team.for_each_tile_pair(n, n, kTile, true, [&](int i, int j) {
     Scalar tile[kTile][kTile];

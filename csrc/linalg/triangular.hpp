@@ -3,6 +3,7 @@
 // identity rows.
 
 #include "linalg/panel.hpp"
+#include "linalg/staged.hpp"
 #include "linalg/strip.hpp"
 #include "linalg/tile.hpp"
 
@@ -129,6 +130,13 @@ TORCHQP_HD_CALL void solve_lower_rows(const Team& team, const Scalar* L, int str
     });
     if (end == n) break;
     team.template sync<Site::kRowsBlock>();  // other lanes go on with these rows
+    if (Scalar* stage = team.template stage<Scalar>()) {
+      staged::multiply_rows<true>(team, stage, X + begin, x_stride, rows,
+                                  L + int64_t{end} * stride + begin, stride, n - end, end - begin,
+                                  X + end, x_stride, Part::kAll, true, false);
+      team.template sync<Site::kRowsBlock>();
+      continue;
+    }
     team.for_each_tile_pair(rows, n - end, kTile, false, [&](int i, int right) {
       const int j = end + right;
       Scalar* x = X + i * x_stride;

@@ -39,6 +39,7 @@ namespace torchqp::support {
 namespace {
 
 constexpr size_t kStackBytes = 256 * 1024;
+constexpr size_t kStageBytes = 128 * 1024;
 constexpr unsigned kTsanNoSync = 1;  // a switch alone orders nothing: only barriers do
 
 constexpr int kMaxDisabled = 64;
@@ -161,6 +162,7 @@ struct FiberGrid::Impl {
   std::unique_ptr<int[]> order;
   unsigned char* slots = nullptr;  // two sets, one after the other
   int slot_count = 0;              // in a set
+  unsigned char* stage = nullptr;  // none: the team does not stage
   LaneOrder lane_order = LaneOrder::kForward;
   uint64_t random = 0;
   struct Visits {
@@ -271,7 +273,8 @@ struct FiberGrid::Impl {
   }
 };
 
-FiberGrid::FiberGrid(int lanes, LaneOrder order, uint64_t seed) : lanes_(lanes), impl_(new Impl) {
+FiberGrid::FiberGrid(int lanes, LaneOrder order, uint64_t seed, bool staged)
+    : lanes_(lanes), impl_(new Impl) {
   if (lanes < 1) throw std::invalid_argument("FiberGrid: expected at least one lane");
   impl_->lanes.reset(new Lane[lanes]);
   impl_->order.reset(new int[lanes]);
@@ -280,6 +283,11 @@ FiberGrid::FiberGrid(int lanes, LaneOrder order, uint64_t seed) : lanes_(lanes),
   const size_t slot_bytes = 2 * size_t(impl_->slot_count) * FiberTeam::kSlotBytes;
   impl_->slots = static_cast<unsigned char*>(std::aligned_alloc(64, slot_bytes));
   if (impl_->slots == nullptr) throw std::bad_alloc();
+  if (staged) {
+    impl_->stage = static_cast<unsigned char*>(std::aligned_alloc(64, kStageBytes));
+    if (impl_->stage == nullptr) throw std::bad_alloc();
+    std::memset(impl_->stage, 0xFF, kStageBytes);
+  }
   impl_->random = seed * 0x9E3779B97F4A7C15ULL + 0xD1B54A32D192ED03ULL;
   for (int i = 0; i < lanes; ++i) {
     Lane& lane = impl_->lanes[i];
@@ -294,6 +302,7 @@ FiberGrid::FiberGrid(int lanes, LaneOrder order, uint64_t seed) : lanes_(lanes),
 FiberGrid::~FiberGrid() {
   for (int i = 0; i < lanes_; ++i) unmap_stack(impl_->lanes[i]);
   std::free(impl_->slots);
+  std::free(impl_->stage);
 }
 
 int64_t FiberGrid::visits(Site site) const {
@@ -358,6 +367,12 @@ void FiberTeam::wait(const Barrier& barrier) const {
   if (__tsan_release) __tsan_release(object);
   grid.leave(lane);
   if (__tsan_acquire) __tsan_acquire(object);
+}
+
+void* FiberTeam::stage_memory(size_t bytes) const {
+  FiberGrid::Impl& grid = *grid_->impl_;
+  if (bytes > kStageBytes) std::abort();
+  return grid.stage;
 }
 
 void* FiberTeam::slot_at(int index) const {

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "core/team.hpp"
+#include "linalg/staged.hpp"
 
 namespace torchqp::support {
 
@@ -81,6 +82,12 @@ class FiberTeam {
     if (lane_ == 0) f();
   }
 
+  /// Memory that all lanes see, where the grid stages.
+  template <class Scalar>
+  Scalar* stage() const {
+    return static_cast<Scalar*>(stage_memory(linalg::staged::kScalars * sizeof(Scalar)));
+  }
+
   template <Site kSite, int kCount, class Scalar>
   void max_all(Scalar (&values)[kCount], const char* file = __builtin_FILE(),
                unsigned line = __builtin_LINE()) const {
@@ -112,6 +119,7 @@ class FiberTeam {
   static constexpr int kSlotBytes = 1024;
 
   void wait(const Barrier& barrier) const;
+  void* stage_memory(size_t bytes) const;
 
   /// What the lanes exchange stands in slots of the grid, of which there are two sets: one barrier is
   /// enough, because who is in the next exchange writes to the other set. Slots start as NaN.
@@ -145,7 +153,10 @@ class FiberTeam {
 /// Owns the fibers of a team and runs bodies on them. Not thread-safe: one grid per OS thread.
 class FiberGrid {
  public:
-  explicit FiberGrid(int lanes, LaneOrder order = LaneOrder::kForward, uint64_t seed = 0);
+  /// `staged`: whether the team has memory to stage operands in, as a block has and a warp has not.
+  FiberGrid(int lanes, LaneOrder order, uint64_t seed, bool staged);
+  explicit FiberGrid(int lanes, LaneOrder order = LaneOrder::kForward, uint64_t seed = 0)
+      : FiberGrid(lanes, order, seed, lanes > 32) {}
   ~FiberGrid();
   FiberGrid(const FiberGrid&) = delete;
   FiberGrid& operator=(const FiberGrid&) = delete;

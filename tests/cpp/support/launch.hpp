@@ -42,10 +42,12 @@ void for_each_fiber_launch(F f) {
                           {LaneOrder::kShuffled, 1, "shuffled (seed 1)"},
                           {LaneOrder::kShuffled, 2, "shuffled (seed 2)"}};
   for (int lanes : {3, 7, 32})
-    for (const Order& order : orders) {
-      FiberGrid grid(lanes, order.order, order.seed);
-      f(FiberLaunch{grid}, std::to_string(lanes) + " lanes, " + order.name);
-    }
+    for (const Order& order : orders)
+      for (bool staged : {false, true}) {
+        FiberGrid grid(lanes, order.order, order.seed, staged);
+        f(FiberLaunch{grid},
+          std::to_string(lanes) + " lanes, " + order.name + (staged ? ", staged" : ""));
+      }
 }
 
 }  // namespace torchqp::support
