@@ -63,7 +63,6 @@ enum class Site : int {
   kPivotRevise,
   kPolishSet,
   kPolishStep,
-  kPolishKeep,
   kCertificate,
   kSingleRow,
   kAdjointSetup,
