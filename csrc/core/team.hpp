@@ -64,7 +64,6 @@ enum class Site : int {
   kPivotRevise,
   kPolishSet,
   kPolishStep,
-  kPolishKeep,
   kCertificate,
   kSingleRow,
   kAdjointSetup,

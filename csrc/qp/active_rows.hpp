@@ -25,21 +25,28 @@ struct ActiveRows {
   /// Team: every lane calls; active is visible to all on entry; ends with a sync.
   template <class Team>
   TORCHQP_HD_CALL void list(const Team& team, const Scalar* active, int rows, int capacity) const {
-    team.single([&] {
-      const Scalar zero = broadcast<Scalar>(0), one = broadcast<Scalar>(1);
-      for (int r = 0; r <= capacity; ++r) row[r] = zero;
-      Scalar next = zero;
-      for (int i = 0; i < rows; ++i) {
-        const auto holds = active[i] != zero;
-        place[i] = next;
-        for_each_lane(holds, [&](int w) {
-          set(row[static_cast<int>(get(next, w))], w, static_cast<Element<Scalar>>(i));
-        });
-        next = select(holds, next + one, next);
-      }
-      for (int i = rows; i < capacity; ++i) place[i] = zero;
-      count[0] = next;
-    });
+    const Scalar zero = broadcast<Scalar>(0), one = broadcast<Scalar>(1);
+    // A lane lists a chunk of the rows, which it has first counted up to there: no lane has to wait
+    // for what another one found.
+    constexpr int kLeast = 8;
+    const int share = (rows + team.size() - 1) / team.size();
+    const int chunk = share > kLeast ? share : kLeast, begin = team.lane() * chunk;
+    const int end = begin + chunk < rows ? begin + chunk : rows;
+    team.for_each(capacity + 1, [&](int r) { row[r] = zero; });
+    team.template sync<Site::kActiveRows>();
+    Scalar next = zero;
+    for (int i = 0; i < begin && begin < rows; ++i)
+      next = select(active[i] != zero, next + one, next);
+    for (int i = begin; i < end; ++i) {
+      const auto holds = active[i] != zero;
+      place[i] = next;
+      for_each_lane(holds, [&](int w) {
+        set(row[static_cast<int>(get(next, w))], w, static_cast<Element<Scalar>>(i));
+      });
+      next = select(holds, next + one, next);
+    }
+    team.for_each(capacity - rows, [&](int i) { place[rows + i] = zero; });
+    if (end == rows && (begin < rows || team.lane() == 0)) count[0] = next;
     team.template sync<Site::kActiveRows>();
   }
 

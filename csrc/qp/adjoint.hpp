@@ -100,6 +100,8 @@ struct AdjointError {
 
 /// r_d, r_p, y = the system's residuals at (z, nu, lam). `curvature` is the size of Q: where the
 /// sides that hold leave d_z no freedom it is zero, and its rounding is that of g_z / curvature.
+///
+/// Team: every lane calls; the point is visible to all on entry; ends with a sync.
 template <class Team, class Scalar>
 TORCHQP_HD_CALL AdjointError<Scalar> adjoint_residuals(const Team& team, const Adjoint<Scalar>& a,
                                                        Scalar curvature) {
@@ -107,30 +109,29 @@ TORCHQP_HD_CALL AdjointError<Scalar> adjoint_residuals(const Team& team, const A
   const Iterate<Scalar>& it = a.it;
   const Scalar zero = broadcast<Scalar>(0);
   residual_terms(team, a.data, it);
-  team.for_each(s.np,
-                [&](int i) { it.r_d[i] = ((it.Qz[i] + a.g_z[i]) + it.Atnu[i]) + it.Ctlam[i]; });
-  team.for_each(s.pp, [&](int i) { it.r_p[i] = it.r_p[i] + a.g_nu[i]; });
-  team.for_each(s.k,
-                [&](int i) { it.y[i] = select(a.active[i] != zero, it.y[i] + a.g_lam[i], zero); });
-  team.template sync<Site::kAdjointStep>();
   const Scalar tiny = broadcast<Scalar>(std::numeric_limits<Element<Scalar>>::min());
-  Scalar d = zero, d_size = tiny, c = zero, c_size = tiny;
-  for (int i = 0; i < s.np; ++i) {
+  Scalar norms[4] = {zero, tiny, zero, tiny};
+  Scalar &d = norms[0], &d_size = norms[1], &c = norms[2], &c_size = norms[3];
+  team.for_each(s.np, [&](int i) {
+    it.r_d[i] = ((it.Qz[i] + a.g_z[i]) + it.Atnu[i]) + it.Ctlam[i];
     d = max_norm(d, it.r_d[i]);
     d_size = max_norm(max_norm(d_size, it.Qz[i]), a.g_z[i]);
     d_size = max_norm(max_norm(d_size, it.Atnu[i]), it.Ctlam[i]);
     c_size = max_norm(c_size, it.z[i]);
-  }
-  c_size = max_norm(c_size, d_size / curvature);
-  for (int i = 0; i < s.pp; ++i) {
+  });
+  team.for_each(s.pp, [&](int i) {
+    it.r_p[i] = it.r_p[i] + a.g_nu[i];
     c = max_norm(c, it.r_p[i]);
     c_size = max_norm(c_size, a.g_nu[i]);
-  }
-  for (int i = 0; i < s.k; ++i) {
+  });
+  team.for_each(s.k, [&](int i) {
+    const auto holds = a.active[i] != zero;
+    it.y[i] = select(holds, it.y[i] + a.g_lam[i], zero);
     c = max_norm(c, it.y[i]);
-    c_size = max_norm(c_size, select(a.active[i] != zero, a.g_lam[i], zero));
-  }
-  team.template sync<Site::kAdjointStep>();  // callers now change z and the residuals
+    c_size = max_norm(c_size, select(holds, a.g_lam[i], zero));
+  });
+  team.template max_all<Site::kAdjointStep>(norms);
+  c_size = max_norm(c_size, d_size / curvature);
   return {max_norm(d / d_size, c / c_size), c_size};
 }
 
@@ -177,8 +178,8 @@ TORCHQP_HD_CALL void refine_adjoint(const Team& team, const Adjoint<Scalar>& a, 
     const Scalar fine = broadcast<Scalar>(adjoint_fine_v<Scalar, Form> * epsilon_v<Scalar>);
     moving = both(moving, both(now<half * error, now> fine));
     error = now;
-    team.template sync<Site::kAdjointKeep>();
   }
+  team.template sync<Site::kAdjointKeep>();
 }
 
 }  // namespace detail
@@ -218,8 +219,10 @@ TORCHQP_HD_CALL void solve_adjoint(const Team& team, Adjoint<Scalar>& a) {
   auto open = both(a.live[0] > zero, negate(direct));
   const Scalar one = broadcast<Scalar>(1);  // the size of Q after equilibration
   if (prefers_dual(s)) {
-    Scalar curvature = broadcast<Scalar>(std::numeric_limits<Element<Scalar>>::min());
-    for (int i = 0; i < s.n; ++i) curvature = maximum(curvature, a.data.Q[i * (s.np + 1)]);
+    Scalar largest[1] = {broadcast<Scalar>(std::numeric_limits<Element<Scalar>>::min())};
+    team.for_each(s.n, [&](int i) { largest[0] = maximum(largest[0], a.data.Q[i * (s.np + 1)]); });
+    team.template max_all<Site::kAdjointSetup>(largest);
+    const Scalar curvature = largest[0];
     const auto ready = both(open, a.factor_tag[0] > zero);
     if (any(ready)) detail::refine_adjoint(team, a, a.dual, curvature, ready);
     open = both(open, negate(ready));

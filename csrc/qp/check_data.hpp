@@ -7,59 +7,67 @@ namespace torchqp::qp {
 TORCHQP_BEGIN_ISA_NAMESPACE
 namespace detail {
 
-/// Whether all entries are finite, per problem.
-template <class Scalar>
-TORCHQP_HD_CALL MaskOf<Scalar> all_finite(const Scalar* values, int64_t count) {
+/// 0 where this lane's share of the entries is finite, else NaN: max_all makes it that of all entries.
+template <class Team, class Scalar>
+TORCHQP_HD_CALL Scalar unless_finite(const Team& team, const Scalar* values, int64_t count) {
   // x - x is 0 for finite x and NaN otherwise: sums over the array tell, several side by side
   // because each has to wait for itself.
   constexpr int kSums = 8;
+  const int step = team.size();
   Scalar sums[kSums];
   TORCHQP_UNROLL
   for (int c = 0; c < kSums; ++c) sums[c] = broadcast<Scalar>(0);
-  int64_t i = 0;
-  for (; i + kSums <= count; i += kSums) {
+  int64_t i = team.lane();
+  for (; i + (kSums - 1) * step < count; i += kSums * step) {
     TORCHQP_UNROLL
-    for (int c = 0; c < kSums; ++c) sums[c] = sums[c] + (values[i + c] - values[i + c]);
+    for (int c = 0; c < kSums; ++c)
+      sums[c] = sums[c] + (values[i + c * step] - values[i + c * step]);
   }
-  for (; i < count; ++i) sums[0] = sums[0] + (values[i] - values[i]);
+  for (; i < count; i += step) sums[0] = sums[0] + (values[i] - values[i]);
   Scalar sum = sums[0];
   TORCHQP_UNROLL
   for (int c = 1; c < kSums; ++c) sum = sum + sums[c];
-  return sum == broadcast<Scalar>(0);
+  return sum;
 }
 
-template <class Scalar>
-TORCHQP_HD MaskOf<Scalar> finite_matrices(const Data<Scalar>& data) {
+/// Problems whose matrices are finite.
+///
+/// Team: every lane calls; the data are visible to all on entry; ends with a sync.
+template <class Team, class Scalar>
+TORCHQP_HD MaskOf<Scalar> finite_matrices(const Team& team, const Data<Scalar>& data) {
   const Shape& s = data.shape;
-  const auto Q = all_finite(data.Q, s.diagonal ? s.np : int64_t{s.np} * s.np);
-  const auto G = all_finite(data.G, int64_t{s.mp} * s.np);
-  return both(both(Q, G), all_finite(data.A, int64_t{s.pp} * s.np));
+  Scalar sum[1] = {unless_finite(team, data.Q, s.diagonal ? s.np : int64_t{s.np} * s.np)};
+  sum[0] = sum[0] + unless_finite(team, data.G, int64_t{s.mp} * s.np);
+  sum[0] = sum[0] + unless_finite(team, data.A, int64_t{s.pp} * s.np);
+  team.template max_all<Site::kStart>(sum);
+  return sum[0] == broadcast<Scalar>(0);
 }
 
-/// Problems whose vectors are finite, with sides that do not cross.
+/// What is wrong with the vectors of each problem.
 template <class Scalar>
-TORCHQP_HD_CALL MaskOf<Scalar> valid_vectors(const Data<Scalar>& data) {
+struct VectorFaults {
+  MaskOf<Scalar> invalid;  ///< not finite, or sides that cross
+  MaskOf<Scalar> empty;    ///< an upper side at -inf or a lower side at +inf
+};
+
+/// Team: every lane calls; the data are visible to all on entry; ends with a sync.
+template <class Team, class Scalar>
+TORCHQP_HD_CALL VectorFaults<Scalar> check_vectors(const Team& team, const Data<Scalar>& data) {
   const Shape& s = data.shape;
-  auto valid = both(all_finite(data.q, s.np), all_finite(data.b, s.pp));
+  const Scalar zero = broadcast<Scalar>(0), one = broadcast<Scalar>(1);
   const Scalar most = broadcast<Scalar>(std::numeric_limits<Element<Scalar>>::max());
-  for (int i = 0; i < s.k; ++i) {
+  Scalar faults[3] = {unless_finite(team, data.q, s.np) + unless_finite(team, data.b, s.pp), zero,
+                      zero};
+  Scalar &crossed = faults[1], &empty = faults[2];
+  team.for_each(s.k, [&](int i) {
     const auto ordered = data.lower[i] <= data.upper[i];  // false for NaN
     const auto beyond = either(data.upper[i]<-most, data.lower[i]> most);
     const auto number = both(data.lower[i] == data.lower[i], data.upper[i] == data.upper[i]);
-    valid = both(valid, either(ordered, both(beyond, number)));
-  }
-  return valid;
-}
-
-/// Problems with an upper side at -inf or a lower side at +inf.
-template <class Scalar>
-TORCHQP_HD_CALL MaskOf<Scalar> empty_sides(const Data<Scalar>& data) {
-  auto empty = broadcast_mask<Scalar>(false);
-  const Scalar most = broadcast<Scalar>(std::numeric_limits<Element<Scalar>>::max());
-  for (int i = 0; i < data.shape.k; ++i) {
-    empty = either(empty, either(data.upper[i]<-most, data.lower[i]> most));
-  }
-  return empty;
+    crossed = select(either(ordered, both(beyond, number)), crossed, one);
+    empty = select(beyond, one, empty);
+  });
+  team.template max_all<Site::kStart>(faults);
+  return {negate(both(faults[0] == zero, crossed == zero)), empty > zero};
 }
 
 }  // namespace detail

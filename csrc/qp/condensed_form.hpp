@@ -10,6 +10,7 @@
 
 #include "linalg/cholesky.hpp"
 #include "linalg/triangular.hpp"
+#include "qp/check_data.hpp"
 #include "qp/primal_form.hpp"
 
 namespace torchqp::qp {
@@ -50,23 +51,26 @@ struct CondensedForm : PrimalForm<CondensedForm<Scalar>, Scalar> {
   template <class Team>
   TORCHQP_HD_CALL MaskOf<Scalar> is_convex(const Team& team) const {
     const Shape& s = data.shape;
-    Scalar largest = broadcast<Scalar>(0);
-    for (int i = 0; i < s.n; ++i) {
-      for (int j = 0; j < s.n; ++j) largest = max_norm(largest, data.Q[i * s.np + j]);
-    }
-    const Scalar shift =
-        select(largest > broadcast<Scalar>(0),
-               largest * broadcast<Scalar>(settings.convexity_tolerance), broadcast<Scalar>(1));
-    team.for_each(s.np, [&](int i) {
-      for (int j = 0; j < s.np; ++j) H[i * s.np + j] = data.Q[i * s.np + j];
-      H[i * s.np + i] = H[i * s.np + i] + shift;
+    const Scalar zero = broadcast<Scalar>(0);
+    Scalar largest[1] = {zero};
+    for_each_row(team, s.np, [&](int i, int first, int step) {
+      const Scalar* from = data.Q + i * s.np;
+      Scalar* to = H + i * s.np;
+      for (int j = first; j <= i; j += step) {
+        if (i < s.n) largest[0] = max_norm(largest[0], from[j]);
+        to[j] = from[j];
+      }
     });
+    team.template max_all<Site::kCondensedSetup>(largest);
+    const Scalar shift =
+        select(largest[0] > zero, largest[0] * broadcast<Scalar>(settings.convexity_tolerance),
+               broadcast<Scalar>(1));
+    team.for_each(s.np, [&](int i) { H[i * s.np + i] = H[i * s.np + i] + shift; });
     team.template sync<Site::kCondensedSetup>();
     linalg::factor_cholesky<linalg::Pivot::kRequire>(team, H, s.np, s.np, inverse_H, 0.0);
-    auto convex = broadcast_mask<Scalar>(true);
-    for (int i = 0; i < s.np; ++i) convex = both(convex, is_finite(inverse_H[i]));
-    team.template sync<Site::kCondensedSetup>();
-    return convex;
+    Scalar sum[1] = {detail::unless_finite(team, inverse_H, s.np)};
+    team.template max_all<Site::kCondensedSetup>(sum);
+    return sum[0] == zero;
   }
 
   template <class Team>

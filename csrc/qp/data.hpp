@@ -19,6 +19,17 @@ struct Shape {
   bool diagonal;  ///< Q is kept as its diagonal: it was given so, and rows are few (see
                   ///< diagonal_form.hpp)
 
+  /// Rows, or variables where they have bounds and are more.
+  TORCHQP_HD int longest_side() const { return bounds && np > mp ? np : mp; }
+
+  /// f(c) for row i and for the bounds of variable i, c being their place among the k constraints.
+  /// Sums go by i < longest_side(): c depends on the padding, and so would the order.
+  template <class F>
+  TORCHQP_HD void for_constraints_at(int i, F f) const {
+    if (i < mp) f(i);
+    if (bounds && i < np) f(mp + i);
+  }
+
   template <class Team, class Scalar>
   TORCHQP_HD static Shape of(const Dims& dims) {
     constexpr int kTile = tile_size_v<Team, Scalar>;

@@ -37,13 +37,14 @@ struct DiagonalForm : PrimalForm<DiagonalForm<Scalar>, Scalar> {
   /// Returns where Q is convex.
   template <class Team>
   TORCHQP_HD_CALL MaskOf<Scalar> setup(const Team& team) const {
-    Scalar largest = broadcast<Scalar>(0), least = broadcast<Scalar>(0);
-    for (int i = 0; i < data.shape.n; ++i) {
+    Scalar sizes[2] = {broadcast<Scalar>(0), broadcast<Scalar>(0)};
+    Scalar &largest = sizes[0], &lowest = sizes[1];  // of |Q|, of -Q
+    team.for_each(data.shape.n, [&](int i) {
       largest = max_norm(largest, data.Q[i]);
-      least = minimum(least, data.Q[i]);
-    }
-    team.template sync<Site::kCondensedSetup>();
-    return least >= -(largest * broadcast<Scalar>(settings.convexity_tolerance));
+      lowest = maximum(lowest, -data.Q[i]);
+    });
+    team.template max_all<Site::kCondensedSetup>(sizes);
+    return lowest <= largest * broadcast<Scalar>(settings.convexity_tolerance);
   }
 
   template <class Team>

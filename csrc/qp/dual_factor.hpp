@@ -6,7 +6,7 @@
 #include "linalg/products.hpp"
 #include "linalg/triangular.hpp"
 #include "qp/active_rows.hpp"
-#include "qp/data.hpp"
+#include "qp/check_data.hpp"
 
 namespace torchqp::qp {
 TORCHQP_BEGIN_ISA_NAMESPACE
@@ -116,9 +116,9 @@ struct DualSchur {
       linalg::factor_cholesky<linalg::Pivot::kDrop>(team, factor.K, factor.rows, s.pp,
                                                     factor.inverse_K, dependent_v<Scalar>);
     }
-    auto definite = broadcast_mask<Scalar>(true);
-    for (int i = 0; i < s.np; ++i) definite = both(definite, is_finite(factor.inverse_L[i]));
-    return definite;
+    Scalar sum[1] = {detail::unless_finite(team, factor.inverse_L, s.np)};
+    team.template max_all<Site::kDualSetup>(sum);
+    return sum[0] == broadcast<Scalar>(0);
   }
 
   /// Forms X and T from the factors of Q and A Q^-1 A'.
@@ -146,13 +146,12 @@ struct DualSchur {
     held.list(team, active, s.m, s.mp);
     const int length = held.template longest<Team>();
     Scalar* V_G = V + int64_t{s.pp} * s.np;
-    team.for_each(length, [&](int r) {
+    for_each_row(team, length, [&](int r, int first, int step) {
       const Scalar i = held.row[r];
       const auto listed = held.has(r);
-      for (int j = 0; j < s.np; ++j) {
-        V_G[int64_t{r} * s.np + j] =
-            select(listed, gather(data.G, i, s.np, broadcast<Scalar>(j)), zero);
-      }
+      Scalar* row = V_G + int64_t{r} * s.np;
+      for (int j = first; j < s.np; j += step)
+        row[j] = select(listed, gather(data.G, i, s.np, broadcast<Scalar>(j)), zero);
     });
     team.template sync<Site::kDualSetup>();
     Scalar* K = trailing();
@@ -173,9 +172,12 @@ struct DualSchur {
   TORCHQP_HD_CALL void factor_shifted(const Team& team, const Scalar* d) const {
     const Shape& s = shape;
     Scalar* K = trailing();
-    team.for_each(s.mp, [&](int i) {
-      for (int j = 0; j < i; ++j) K[int64_t{i} * factor.rows + j] = T[i * s.mp + j];
-      K[int64_t{i} * factor.rows + i] = T[i * s.mp + i] + d[i];
+    for_each_row(team, s.mp, [&](int i, int first, int step) {
+      const Scalar* from = T + i * s.mp;
+      Scalar* row = K + int64_t{i} * factor.rows;
+      int j = first;
+      for (; j < i; j += step) row[j] = from[j];
+      if (j == i) row[i] = from[i] + d[i];
     });
     team.template sync<Site::kDualFactor>();
     linalg::factor_cholesky<linalg::Pivot::kDrop>(team, K, factor.rows, s.mp,
@@ -194,12 +196,13 @@ struct DualSchur {
     held.list(team, active, s.m, s.mp);
     const int length = held.template longest<Team>();
     Scalar* K = trailing();
-    team.for_each(length, [&](int r) {
+    for_each_row(team, length, [&](int r, int first, int step) {
       Scalar* row = K + int64_t{r} * factor.rows;
       const auto listed = held.has(r);
       const Scalar i = held.row[r];
-      for (int c = 0; c < r; ++c) row[c] = select(listed, gather(T, i, s.mp, held.row[c]), zero);
-      row[r] = select(listed, gather(T, i, s.mp, i), one);
+      int c = first;
+      for (; c < r; c += step) row[c] = select(listed, gather(T, i, s.mp, held.row[c]), zero);
+      if (c == r) row[r] = select(listed, gather(T, i, s.mp, i), one);
     });
     team.template sync<Site::kDualFactor>();
     linalg::factor_cholesky<linalg::Pivot::kDrop>(team, K, factor.rows, length,
@@ -215,11 +218,12 @@ struct DualSchur {
     const ActiveRows<Scalar>& held = factor.held;
     const Scalar zero = broadcast<Scalar>(0);
     if (s.pp == 0) return;
-    team.for_each(held.template longest<Team>(), [&](int r) {
+    for_each_row(team, held.template longest<Team>(), [&](int r, int first, int step) {
       Scalar* row = factor.K + int64_t{s.pp + r} * factor.rows;
-      for (int j = 0; j < s.pp; ++j) {
-        row[j] = select(held.has(r), gather(X, held.row[r], s.pp, broadcast<Scalar>(j)), zero);
-      }
+      const auto listed = held.has(r);
+      const Scalar i = held.row[r];
+      for (int j = first; j < s.pp; j += step)
+        row[j] = select(listed, gather(X, i, s.pp, broadcast<Scalar>(j)), zero);
     });
     team.template sync<Site::kDualFactor>();
   }

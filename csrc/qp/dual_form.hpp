@@ -41,11 +41,13 @@ struct DualForm {
   TORCHQP_HD_CALL MaskOf<Scalar> setup(const Team& team) const {
     const Shape& s = data.shape;
     const Scalar zero = broadcast<Scalar>(0);
-    Scalar curvature = zero;
-    for (int i = 0; i < s.n; ++i) curvature = max_norm(curvature, data.Q[i * (s.np + 1)]);
-    const Scalar size = square_root(curvature);
+    Scalar curvature[1] = {zero};
+    team.for_each(s.n,
+                  [&](int i) { curvature[0] = max_norm(curvature[0], data.Q[i * (s.np + 1)]); });
+    team.template max_all<Site::kDualSetup>(curvature);
+    const Scalar size = square_root(curvature[0]);
     team.for_each(s.mp, [&](int i) {
-      Scalar* row = data.G + int64_t{i} * s.np;
+      const Scalar* row = data.G + int64_t{i} * s.np;
       // The largest entry, four at a time because each maximum waits for the last.
       Scalar largest[4] = {zero, zero, zero, zero};
       int j = 0;
@@ -56,9 +58,13 @@ struct DualForm {
       for (; j < s.np; ++j) largest[0] = max_norm(largest[0], row[j]);
       const Scalar norm =
           max_norm(max_norm(largest[0], largest[1]), max_norm(largest[2], largest[3]));
-      const Scalar by = power_of_two(size / norm);
-      for (j = 0; j < s.np; ++j) row[j] = row[j] * by;
-      scale.row[i] = by;
+      scale.row[i] = power_of_two(size / norm);
+    });
+    team.template sync<Site::kDualSetup>();
+    for_each_row(team, s.mp, [&](int i, int first, int step) {
+      Scalar* row = data.G + int64_t{i} * s.np;
+      const Scalar by = scale.row[i];
+      for (int j = first; j < s.np; j += step) row[j] = row[j] * by;
     });
     team.template sync<Site::kDualSetup>();
     return schur.factor_equalities(team, data);
@@ -88,9 +94,7 @@ struct DualForm {
     const DualFactor<Scalar>& f = schur.factor;
     net_multipliers(team, s, it);
     constraint_transpose(team, data, it.lam, it.Ctlam);
-    team.for_each(s.np, [&](int i) { it.z[i] = data.q[i] + it.Ctlam[i]; });
-    team.template sync<Site::kDualSetup>();
-    team.for_each(s.np, [&](int i) { it.Qz[i] = it.z[i]; });
+    team.for_each(s.np, [&](int i) { it.z[i] = it.Qz[i] = data.q[i] + it.Ctlam[i]; });
     team.template sync<Site::kDualSetup>();
     linalg::solve_cholesky(team, f.L, s.np, s.np, f.inverse_L, it.z);
     linalg::multiply<linalg::Into::kReplace>(team, data.A, s.np, s.pp, s.np, it.z, it.nu);
@@ -110,46 +114,51 @@ struct DualForm {
     const Scalar zero = broadcast<Scalar>(0);
     net_multipliers(team, s, it);
     linalg::multiply_symmetric(team, schur.T, s.mp, s.mp, it.lam, it.y);
-    Scalar curvature = zero;
-    for (int i = 0; i < s.mp; ++i) curvature = fused(it.lam[i], it.y[i], curvature);
-    team.template sync<Site::kResiduals>();
-    team.for_each(s.mp, [&](int i) { it.y[i] = y0[i] - it.y[i]; });
-    team.template sync<Site::kResiduals>();
+    Scalar sums[3];
+    team.template sums<Site::kResiduals>(s.mp, sums, [&](int i, Scalar(&sum)[3]) {
+      sum[0] = fused(it.lam[i], it.y[i], sum[0]);
+      const Scalar y = y0[i] - it.y[i];
+      it.for_each_side([&](const Side<Scalar>& side) {
+        const auto exists = side.has[i] > zero;
+        const Scalar bound = select(exists, side.bound[i], zero);
+        const Scalar slack = select(exists, broadcast<Scalar>(side.sign) * (bound - y), zero);
+        sum[1] = fused(slack, side.lam[i], sum[1]);
+      });
+      if (it.has_equal()) {
+        const Scalar error = select(it.equal[i] > zero, y - it.upper.bound[i], zero);
+        sum[1] = fnma(error, it.lam_equal[i], sum[1]);
+      }
+      sum[2] = add_support(it, i, sum[2]);
+    });
+    const Scalar curvature = sums[0], gap = sums[1], support = sums[2];
+    Scalar norms[2] = {zero, zero};
+    Scalar &primal = norms[0], &primal_reference = norms[1];
+    team.for_each(s.mp, [&](int i) {
+      const Scalar y = y0[i] - it.y[i], unscale = reciprocal(scale.row[i]);
+      it.y[i] = y;
+      it.for_each_side([&](const Side<Scalar>& side) {
+        const auto exists = side.has[i] > zero;
+        const Scalar bound = select(exists, side.bound[i], zero);
+        const Scalar slack = select(exists, broadcast<Scalar>(side.sign) * (bound - y), zero);
+        primal = max_norm(primal, maximum(-slack, zero) * unscale);
+        primal_reference =
+            max_norm(max_norm(primal_reference, bound * unscale), (bound - slack) * unscale);
+      });
+      if (it.has_equal()) {
+        const auto exists = it.equal[i] > zero;
+        const Scalar bound = select(exists, it.upper.bound[i], zero);
+        primal = max_norm(primal, select(exists, y - bound, zero) * unscale);
+        primal_reference = max_norm(primal_reference, bound * unscale);
+      }
+    });
+    team.template max_all<Site::kResiduals>(norms);
 
     // Stationarity and equalities hold by construction; the gap is what complementarity leaves.
     Residuals<Scalar> r;
     r.stationarity = r.stationarity_reference = r.dual_sign = r.dual_sign_reference = zero;
-    r.primal = r.primal_reference = r.gap = zero;
-    Scalar support = zero;
-    it.for_each_side([&](const Side<Scalar>& side) {
-      const Scalar sign = broadcast<Scalar>(side.sign);
-      for (int i = 0; i < s.mp; ++i) {
-        const auto exists = side.has[i] > zero;
-        const Scalar bound = select(exists, side.bound[i], zero),
-                     unscale = reciprocal(scale.row[i]);
-        const Scalar slack = select(exists, sign * (bound - it.y[i]), zero);
-        r.primal = max_norm(r.primal, maximum(-slack, zero) * unscale);
-        r.primal_reference =
-            max_norm(max_norm(r.primal_reference, bound * unscale), (bound - slack) * unscale);
-        r.gap = fused(slack, side.lam[i], r.gap);
-        support = fused(sign * bound, side.lam[i], support);
-      }
-    });
-    if (it.has_equal()) {
-      for (int i = 0; i < s.mp; ++i) {
-        const auto exists = it.equal[i] > zero;
-        const Scalar bound = select(exists, it.upper.bound[i], zero),
-                     error = select(exists, it.y[i] - bound, zero);
-        const Scalar unscale = reciprocal(scale.row[i]);
-        r.primal = max_norm(r.primal, error * unscale);
-        r.primal_reference = max_norm(r.primal_reference, bound * unscale);
-        r.gap = fnma(error, it.lam_equal[i], r.gap);
-        support = fused(bound, it.lam_equal[i], support);
-      }
-    }
-    r.gap = absolute(r.gap);
+    r.primal = primal, r.primal_reference = primal_reference;
+    r.gap = absolute(gap);
     r.gap_reference = max_norm(absolute(support), curvature);
-    team.template sync<Site::kResiduals>();
     return {r.merit(settings), broadcast_mask<Scalar>(false), broadcast_mask<Scalar>(false)};
   }
 
@@ -178,11 +187,11 @@ struct DualForm {
   TORCHQP_HD_CALL void unscale_factor(const Team& team) const {
     const Shape& s = data.shape;
     const DualFactor<Scalar>& f = schur.factor;
-    team.for_each(f.held.template longest<Team>(), [&](int r) {
+    for_each_row(team, f.held.template longest<Team>(), [&](int r, int first, int step) {
       const Scalar unscale =
           reciprocal(select(f.held.has(r), gather(scale.row, f.held.row[r]), broadcast<Scalar>(1)));
       Scalar* row = f.K + int64_t{s.pp + r} * f.rows;
-      for (int j = 0; j <= s.pp + r; ++j) row[j] = row[j] * unscale;
+      for (int j = first; j <= s.pp + r; j += step) row[j] = row[j] * unscale;
     });
     team.template sync<Site::kDualFactor>();
   }

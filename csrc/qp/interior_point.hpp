@@ -59,13 +59,16 @@ inline constexpr double stiffness_v = sizeof(Element<Scalar>) == 8 ? 1e8 : 1e4;
 inline constexpr double kWarmFloor = 0.03;
 
 /// The number of sides, at least 1.
-template <class Scalar>
-TORCHQP_HD Scalar count_sides(const Iterate<Scalar>& it, int k) {
-  Scalar count = broadcast<Scalar>(0);
+///
+/// Team: every lane calls; ends with a sync.
+template <class Team, class Scalar>
+TORCHQP_HD Scalar count_sides(const Team& team, const Iterate<Scalar>& it, int k) {
+  Scalar count[1] = {broadcast<Scalar>(0)};
   it.for_each_side([&](const Side<Scalar>& side) {
-    for (int i = 0; i < k; ++i) count = count + side.has[i];
+    team.for_each(k, [&](int i) { count[0] = count[0] + side.has[i]; });
   });
-  return maximum(count, broadcast<Scalar>(1));
+  team.template add_all<Site::kStart>(count);
+  return maximum(count[0], broadcast<Scalar>(1));
 }
 
 /// Marks the sides that exist and puts every variable at its neutral value.
@@ -140,6 +143,9 @@ TORCHQP_HD_CALL void cold_start(const Team& team, const Shape& s, Form& form,
   form.direction(team, it);
   team.for_each(s.np, [&](int i) { it.z[i] = it.dz[i]; });
   team.for_each(s.pp, [&](int i) { it.nu[i] = it.dnu[i]; });
+  // What must be added to the slacks and multipliers; rounding is monotonic, so that the least of
+  // them says it.
+  Scalar shifts[2] = {zero, zero};
   team.for_each(s.k, [&](int i) {
     it.y[i] = it.y[i] + it.dy[i];
     const Scalar share = it.has_upper && it.has_lower
@@ -150,26 +156,19 @@ TORCHQP_HD_CALL void cold_start(const Team& team, const Shape& s, Form& form,
       const auto exists = side.has[i] > zero;
       side.s[i] = select(exists, sign * (side.bound[i] - it.y[i]), one);
       side.lam[i] = select(exists, sign * (it.dlam[i] * share), zero);
+      const auto raise = [&](Scalar& shift, Scalar x) {
+        shift = select(both(exists, x <= zero), maximum(shift, one - x), shift);
+      };
+      raise(shifts[0], side.s[i]);
+      raise(shifts[1], side.lam[i]);
     });
     it.lam_equal[i] = it.equal[i] * it.dlam[i];
   });
-  team.template sync<Site::kStart>();
-  Scalar least_s = broadcast<Scalar>(std::numeric_limits<Element<Scalar>>::max()),
-         least_lam = least_s;
-  it.for_each_side([&](const Side<Scalar>& side) {
-    for (int i = 0; i < s.k; ++i) {
-      const auto exists = side.has[i] > zero;
-      least_s = select(exists, minimum(least_s, side.s[i]), least_s);
-      least_lam = select(exists, minimum(least_lam, side.lam[i]), least_lam);
-    }
-  });
-  team.template sync<Site::kStart>();  // all lanes have read what is shifted below
-  const Scalar shift_s = select(least_s > zero, zero, one - least_s);
-  const Scalar shift_lam = select(least_lam > zero, zero, one - least_lam);
+  team.template max_all<Site::kStart>(shifts);
   it.for_each_side([&](const Side<Scalar>& side) {
     team.for_each(s.k, [&](int i) {
-      side.s[i] = fused(side.has[i], shift_s, side.s[i]);
-      side.lam[i] = fused(side.has[i], shift_lam, side.lam[i]);
+      side.s[i] = fused(side.has[i], shifts[0], side.s[i]);
+      side.lam[i] = fused(side.has[i], shifts[1], side.lam[i]);
     });
   });
   team.template sync<Site::kStart>();
@@ -207,30 +206,45 @@ TORCHQP_HD_CALL void warm_start(const Team& team, const Shape& s, Form& form,
 
 namespace detail {
 
-/// Largest of -ds/s and -dlam/lam over all sides: the reciprocal of the step to the boundary.
-template <class Scalar>
-TORCHQP_HD_CALL Scalar largest_decrease(const Iterate<Scalar>& it, int k) {
-  Scalar ratio = broadcast<Scalar>(0);
+/// ds = -(r + sign dy) and dlam = target - lam / s ds on all sides, where target(side, i) is what
+/// dlam is without ds. Returns the largest of -ds/s and -dlam/lam, at least 0: the reciprocal of the
+/// step to the boundary.
+///
+/// Team: every lane calls; ends with a sync.
+template <class Team, class Scalar, class Target>
+TORCHQP_HD Scalar move_sides(const Team& team, const Iterate<Scalar>& it, int k, Target target) {
+  // maximum passes over NaNs, so that the largest does not depend on the order.
+  Scalar decrease[1] = {broadcast<Scalar>(0)};
   it.for_each_side([&](const Side<Scalar>& side) {
-    for (int i = 0; i < k; ++i) {
-      ratio = maximum(ratio, -(side.ds[i] * side.inv_s[i]));
-      ratio = maximum(ratio, -(side.dlam[i] * side.inv_lam[i]));
-    }
+    team.for_each(k, [&](int i) {
+      const Scalar w = side.lam[i] * side.inv_s[i];
+      const Scalar ds = -(side.has[i] * fused(broadcast<Scalar>(side.sign), it.dy[i], side.r[i]));
+      const Scalar dlam = fnma(w, ds, target(side, i));
+      side.ds[i] = ds, side.dlam[i] = dlam;
+      decrease[0] = maximum(decrease[0], -(ds * side.inv_s[i]));
+      decrease[0] = maximum(decrease[0], -(dlam * side.inv_lam[i]));
+    });
   });
-  return ratio;
+  team.template max_all<Site::kStep>(decrease);
+  return decrease[0];
 }
 
 /// sum over all sides of (s + alpha ds)(lam + alpha dlam).
-template <class Scalar>
-TORCHQP_HD_CALL Scalar complementarity_after(const Iterate<Scalar>& it, int k, Scalar alpha) {
-  Scalar sum = broadcast<Scalar>(0);
-  it.for_each_side([&](const Side<Scalar>& side) {
-    for (int i = 0; i < k; ++i) {
-      sum =
-          fused(fused(alpha, side.ds[i], side.s[i]), fused(alpha, side.dlam[i], side.lam[i]), sum);
-    }
+///
+/// Team: every lane calls; the direction is visible to all on entry; ends with a sync.
+template <class Team, class Scalar>
+TORCHQP_HD_CALL Scalar complementarity_after(const Team& team, const Shape& s,
+                                             const Iterate<Scalar>& it, Scalar alpha) {
+  Scalar result[1];
+  team.template sums<Site::kDirection>(s.longest_side(), result, [&](int i, Scalar(&sum)[1]) {
+    s.for_constraints_at(i, [&](int c) {
+      it.for_each_side([&](const Side<Scalar>& side) {
+        sum[0] = fused(fused(alpha, side.ds[c], side.s[c]), fused(alpha, side.dlam[c], side.lam[c]),
+                       sum[0]);
+      });
+    });
   });
-  return sum;
+  return result[0];
 }
 
 /// One predictor-corrector step of the problems in `moving`; mu is their complementarity per side.
@@ -266,18 +280,11 @@ TORCHQP_HD_CALL void take_step(const Team& team, const Shape& s, Form& form,
   team.template sync<Site::kDirection>();
   form.factor(team, it.weight);
   form.direction(team, it);
-  it.for_each_side([&](const Side<Scalar>& side) {
-    team.for_each(s.k, [&](int i) {
-      const Scalar w = side.lam[i] * side.inv_s[i];
-      side.ds[i] = -(side.has[i] * fused(broadcast<Scalar>(side.sign), it.dy[i], side.r[i]));
-      side.dlam[i] = fnma(w, side.ds[i], -side.lam[i]);
-    });
-  });
-  team.template sync<Site::kDirection>();
-  const Scalar reach = reciprocal(maximum(largest_decrease(it, s.k), one));
-  const Scalar ratio = complementarity_after(it, s.k, reach) / (sides * mu);
+  const Scalar furthest =
+      move_sides(team, it, s.k, [](const Side<Scalar>& side, int i) { return -side.lam[i]; });
+  const Scalar reach = reciprocal(maximum(furthest, one));
+  const Scalar ratio = complementarity_after(team, s, it, reach) / (sides * mu);
   const Scalar centre = select(mu > zero, ratio * ratio * ratio * mu, zero);
-  team.template sync<Site::kDirection>();  // all lanes have read the predictor
 
   team.for_each(s.k, [&](int i) {
     Scalar t = zero;
@@ -291,18 +298,10 @@ TORCHQP_HD_CALL void take_step(const Team& team, const Shape& s, Form& form,
   });
   team.template sync<Site::kDirection>();
   form.direction(team, it);
-  it.for_each_side([&](const Side<Scalar>& side) {
-    team.for_each(s.k, [&](int i) {
-      const Scalar w = side.lam[i] * side.inv_s[i];
-      side.ds[i] = -(side.has[i] * fused(broadcast<Scalar>(side.sign), it.dy[i], side.r[i]));
-      side.dlam[i] = fnma(w, side.ds[i], side.dlam[i]);
-    });
-  });
-  team.template sync<Site::kStep>();
-  const Scalar decrease = largest_decrease(it, s.k);
+  const Scalar decrease =
+      move_sides(team, it, s.k, [](const Side<Scalar>& side, int i) { return side.dlam[i]; });
   const Scalar alpha =
       broadcast<Scalar>(kStepFraction) / maximum(decrease, broadcast<Scalar>(kStepFraction));
-  team.template sync<Site::kStep>();  // all lanes know the step before anyone takes it
   const auto advance = [&](Scalar& x, Scalar dx) { x = select(moving, fused(alpha, dx, x), x); };
   it.for_each_side([&](const Side<Scalar>& side) {
     team.for_each(s.k, [&](int i) {
@@ -354,7 +353,7 @@ TORCHQP_HD_CALL void interior_point(const Team& team, const Shape& s, Form& form
                                     const Iterate<Scalar>& it, double target, int max_iter,
                                     MaskOf<Scalar> frozen, Outcome<Scalar>& outcome) {
   const Scalar zero = broadcast<Scalar>(0), one = broadcast<Scalar>(1);
-  const Scalar sides = count_sides(it, s.k);
+  const Scalar sides = count_sides(team, it, s.k);
   Scalar best = broadcast<Scalar>(std::numeric_limits<Element<Scalar>>::max()), waited = zero;
   auto done = frozen;
   for (int iteration = 0;; ++iteration) {
@@ -374,7 +373,7 @@ TORCHQP_HD_CALL void interior_point(const Team& team, const Shape& s, Form& form
     done = either(done, negate(is_finite(progress.merit)));
     if (iteration == max_iter || all(done)) break;
     outcome.iterations = select(done, outcome.iterations, outcome.iterations + one);
-    const Scalar mu = detail::complementarity_after(it, s.k, zero) / sides;
+    const Scalar mu = detail::complementarity_after(team, s, it, zero) / sides;
     detail::take_step(team, s, form, it, sides, mu, negate(done));
   }
   copy_best(

@@ -36,16 +36,23 @@ struct PivotState {
   MaskOf<Scalar> open;  ///< neither settled nor given up
 };
 
+/// What solve_held found.
+template <class Scalar>
+struct Held {
+  Scalar dropped;           ///< rows that depend on others
+  Scalar lam_size, y_size;  ///< largest entry of it.lam and it.y, at least 1
+};
+
 /// it.lam and it.y for the rows that hold, it.active. Dependent rows are taken out of it.active, so
-/// that the factor is no longer that of it.active; returns how many.
+/// that the factor is no longer that of it.active.
 ///
 /// Team: every lane calls; it.active is visible to all on entry; ends with a sync.
 template <class Team, class Scalar>
-TORCHQP_HD_CALL Scalar solve_held(const Team& team, const DualForm<Scalar>& form,
-                                  const Iterate<Scalar>& it) {
+TORCHQP_HD_CALL Held<Scalar> solve_held(const Team& team, const DualForm<Scalar>& form,
+                                        const Iterate<Scalar>& it) {
   const Shape& s = form.data.shape;
   const DualFactor<Scalar>& f = form.schur.factor;
-  const Scalar zero = broadcast<Scalar>(0);
+  const Scalar zero = broadcast<Scalar>(0), one = broadcast<Scalar>(1);
   form.schur.factor_held(team, it.active);
   const int length = f.held.template longest<Team>();
   Scalar* x = f.work_c + s.pp;
@@ -56,44 +63,47 @@ TORCHQP_HD_CALL Scalar solve_held(const Team& team, const DualForm<Scalar>& form
                 [&](int r) { x[r] = select(f.held.has(r), gather(it.y, f.held.row[r]), zero); });
   team.template sync<Site::kPivotSolve>();
   linalg::solve_cholesky(team, form.schur.trailing(), f.rows, length, inverse, x);
-  Scalar dropped = zero;
-  for (int r = 0; r < length; ++r) {
+  Scalar dropped[1] = {zero};
+  team.for_each(length, [&](int r) {
     const auto out = both(f.held.has(r), negate(inverse[r] > zero));
     if (any(out)) {
-      dropped = dropped + select(both(out, gather(it.equal, f.held.row[r]) == zero),
-                                 broadcast<Scalar>(1), zero);
+      dropped[0] =
+          dropped[0] + select(both(out, gather(it.equal, f.held.row[r]) == zero), one, zero);
     }
-  }
-  const bool drops = any(dropped > zero);
-  team.for_each(s.mp, [&](int i) {
-    const auto holds = it.active[i] != zero;
-    it.lam[i] = select(holds, gather(x, f.held.place[i]), zero);
-    if (!drops) return;
-    const auto out = both(holds, negate(gather(inverse, f.held.place[i]) > zero));
-    it.active[i] = select(both(out, it.equal[i] == zero), zero, it.active[i]);
   });
-  team.template sync<Site::kPivotSolve>();
+  team.for_each(s.mp, [&](int i) {
+    it.lam[i] = select(it.active[i] != zero, gather(x, f.held.place[i]), zero);
+  });
+  team.template add_all<Site::kPivotSolve>(dropped);
+  if (any(dropped[0] > zero)) {
+    team.for_each(s.mp, [&](int i) {
+      const auto out = both(it.active[i] != zero, negate(gather(inverse, f.held.place[i]) > zero));
+      it.active[i] = select(both(out, it.equal[i] == zero), zero, it.active[i]);
+    });
+  }
   linalg::multiply_symmetric(team, form.schur.T, s.mp, s.mp, it.lam, it.y);
-  team.for_each(s.mp, [&](int i) { it.y[i] = form.y0[i] - it.y[i]; });
-  team.template sync<Site::kPivotSolve>();
-  return dropped;
+  Scalar sizes[2] = {one, one};  // of lam and y
+  team.for_each(s.mp, [&](int i) {
+    it.y[i] = form.y0[i] - it.y[i];
+    sizes[0] = max_norm(sizes[0], it.lam[i]);
+    sizes[1] = max_norm(sizes[1], it.y[i]);
+  });
+  team.template max_all<Site::kPivotSolve>(sizes);
+  return {dropped[0], sizes[0], sizes[1]};
 }
 
 /// Exchanges rows that are in error, for the problems that are open, and updates where they stand.
-/// `errors` counts what was set right already.
+/// Dropped rows count as errors, set right already.
 ///
 /// Team: every lane calls; the iterate is visible to all on entry; ends with a sync.
 template <class Team, class Scalar>
 TORCHQP_HD_CALL void exchange_rows(const Team& team, const Shape& s, const Iterate<Scalar>& it,
-                                   Scalar errors, int stall, PivotState<Scalar>& state) {
+                                   const Held<Scalar>& held_rows, int stall,
+                                   PivotState<Scalar>& state) {
   const Scalar zero = broadcast<Scalar>(0), one = broadcast<Scalar>(1);
-  Scalar lam_size = one, y_size = one;
-  for (int i = 0; i < s.mp; ++i) {
-    lam_size = max_norm(lam_size, it.lam[i]);
-    y_size = max_norm(y_size, it.y[i]);
-  }
   const Scalar tolerance = broadcast<Scalar>(polish_tolerance_v<Scalar>);
-  const Scalar lam_tolerance = lam_size * tolerance, y_tolerance = y_size * tolerance;
+  const Scalar lam_tolerance = held_rows.lam_size * tolerance;
+  const Scalar y_tolerance = held_rows.y_size * tolerance;
   // How wrong the multiplier of a row that holds is, and how far a row that does not is violated.
   const auto wrong = [&](int i) {
     return select(it.equal[i] > zero, zero, -(it.active[i] * it.lam[i]));
@@ -102,34 +112,40 @@ TORCHQP_HD_CALL void exchange_rows(const Team& team, const Shape& s, const Itera
     const auto free = both(side.has[i] > zero, it.active[i] == zero);
     return select(free, broadcast<Scalar>(side.sign) * (it.y[i] - side.bound[i]), zero);
   };
-  Scalar worst_lam = zero, worst_y = zero;
-  for (int i = 0; i < s.mp; ++i) {
+  Scalar counts[1] = {zero}, worst[2] = {zero, zero};  // errors; the largest of lam and of y
+  team.for_each(s.mp, [&](int i) {
+    const auto count = [&](Scalar error, Scalar allowed) {
+      counts[0] = counts[0] + select(error > allowed, one, zero);
+    };
     const Scalar lam_error = wrong(i);
-    errors = errors + select(lam_error > lam_tolerance, one, zero);
-    worst_lam = maximum(worst_lam, lam_error);
+    count(lam_error, lam_tolerance);
+    worst[0] = maximum(worst[0], lam_error);
     it.for_each_side([&](const Side<Scalar>& side) {
       const Scalar y_error = violated(side, i);
-      errors = errors + select(y_error > y_tolerance, one, zero);
-      worst_y = maximum(worst_y, y_error);
+      count(y_error, y_tolerance);
+      worst[1] = maximum(worst[1], y_error);
     });
-  }
-  // An equality that was dropped as dependent and does not hold is beyond mending.
-  for (int i = 0; i < s.mp && it.has_equal(); ++i) {
-    const Scalar error = select(it.equal[i] > zero, absolute(it.y[i] - it.upper.bound[i]), zero);
-    errors = errors + select(error > y_tolerance, one, zero);
-  }
+    // An equality that was dropped as dependent and does not hold is beyond mending.
+    if (!it.has_equal()) return;
+    count(select(it.equal[i] > zero, absolute(it.y[i] - it.upper.bound[i]), zero), y_tolerance);
+  });
+  team.template add_all<Site::kPivotRevise>(counts);
+  const Scalar errors = held_rows.dropped + counts[0];
   const auto gained = errors < state.fewest;
   state.fewest = select(gained, errors, state.fewest);
   state.waited = select(gained, zero, state.waited + one);
-  const auto regular = is_finite(lam_size + y_size);
+  const auto regular = is_finite(held_rows.lam_size + held_rows.y_size);
   state.fewest = select(regular, state.fewest, one);  // comparisons with NaN find no error
   state.open = both(state.open, both(errors > zero, regular));
   state.open = both(state.open, state.waited < broadcast<Scalar>(stall));
   const auto wholly = state.waited < broadcast<Scalar>(kPivotPatience);
-  const Scalar share = broadcast<Scalar>(kPivotShare);
-  const Scalar least_lam = select(wholly, lam_tolerance, maximum(lam_tolerance, share * worst_lam));
-  const Scalar least_y = select(wholly, y_tolerance, maximum(y_tolerance, share * worst_y));
-  team.template sync<Site::kPivotRevise>();  // all lanes have read what is exchanged below
+  Scalar least_lam = lam_tolerance, least_y = y_tolerance;
+  if (!all(wholly)) {
+    const Scalar share = broadcast<Scalar>(kPivotShare);
+    team.template max_all<Site::kPivotRevise>(worst);
+    least_lam = select(wholly, least_lam, maximum(least_lam, share * worst[0]));
+    least_y = select(wholly, least_y, maximum(least_y, share * worst[1]));
+  }
   team.for_each(s.mp, [&](int i) {
     Scalar held = select(wrong(i) > least_lam, zero, it.active[i]);
     it.for_each_side([&](const Side<Scalar>& side) {
@@ -164,9 +180,9 @@ TORCHQP_HD_CALL MaskOf<Scalar> pivot(const Team& team, const DualForm<Scalar>& f
   auto settled = broadcast_mask<Scalar>(false);
   for (int round = 0; round < max_rounds && any(state.open); ++round) {
     rounds = select(state.open, rounds + one, rounds);
-    const Scalar dropped = detail::solve_held(team, form, it);
+    const detail::Held<Scalar> held = detail::solve_held(team, form, it);
     const auto before = state.open;
-    detail::exchange_rows(team, s, it, dropped, stall, state);
+    detail::exchange_rows(team, s, it, held, stall, state);
     settled = either(settled, both(both(before, negate(state.open)), state.fewest == zero));
   }
   return settled;

@@ -59,6 +59,8 @@ namespace detail {
 
 /// Hands the net multipliers it.lam to the sides that hold, for the problems in `which`; the
 /// others' become zero.
+///
+/// Team: every lane calls; a lane reads and writes its own entries only, without a sync.
 template <class Team, class Scalar>
 TORCHQP_HD_CALL void assign_multipliers(const Team& team, const Shape& s, const Iterate<Scalar>& it,
                                         MaskOf<Scalar> which) {
@@ -72,42 +74,46 @@ TORCHQP_HD_CALL void assign_multipliers(const Team& team, const Shape& s, const 
     });
     it.lam_equal[i] = select(which, it.equal[i] * it.lam[i], it.lam_equal[i]);
   });
-  team.template sync<Site::kPolishStep>();
 }
 
 /// How far (z, nu, lam) is from solving the equalities of the active set, relative to the sizes
 /// involved.
-template <class Scalar>
-TORCHQP_HD_CALL Scalar active_error(const Shape& s, const Iterate<Scalar>& it) {
+///
+/// Team: every lane calls; ends with a sync.
+template <class Team, class Scalar>
+TORCHQP_HD_CALL Scalar active_error(const Team& team, const Shape& s, const Iterate<Scalar>& it) {
   const Scalar zero = broadcast<Scalar>(0), one = broadcast<Scalar>(1);
-  Scalar d = zero, d_size = one, c = zero, c_size = one;
-  for (int i = 0; i < s.np; ++i) {
+  Scalar norms[4] = {zero, one, zero, one};
+  Scalar &d = norms[0], &d_size = norms[1], &c = norms[2], &c_size = norms[3];
+  team.for_each(s.np, [&](int i) {
     d = max_norm(d, it.r_d[i]);
     d_size = max_norm(max_norm(max_norm(d_size, it.Qz[i]), it.Atnu[i]), it.Ctlam[i]);
     c_size = max_norm(c_size, it.z[i]);
-  }
-  for (int i = 0; i < s.pp; ++i) c = max_norm(c, it.r_p[i]);
-  for (int i = 0; i < s.k; ++i)
+  });
+  team.for_each(s.pp, [&](int i) { c = max_norm(c, it.r_p[i]); });
+  team.for_each(s.k, [&](int i) {
     c = max_norm(c, select(it.active[i] != zero, it.y[i] - it.active_bound(i), zero));
+  });
+  team.template max_all<Site::kPolishStep>(norms);
   return max_norm(d / d_size, c / c_size);
 }
 
 /// Releases sides whose multiplier has the wrong sign and adds violated ones; says where anything
 /// changed.
+///
+/// Team: every lane calls; ends with a sync.
 template <class Team, class Scalar>
 TORCHQP_HD_CALL MaskOf<Scalar> revise_active(const Team& team, const Shape& s,
                                              const Iterate<Scalar>& it, MaskOf<Scalar> which) {
   const Scalar zero = broadcast<Scalar>(0), one = broadcast<Scalar>(1);
-  Scalar lam_size = one, y_size = one;
-  for (int i = 0; i < s.k; ++i) {
-    lam_size = max_norm(lam_size, it.lam[i]);
-    y_size = max_norm(y_size, it.y[i]);
-  }
-  const Scalar lam_tolerance = lam_size * broadcast<Scalar>(polish_tolerance_v<Scalar>);
-  const Scalar y_tolerance = y_size * broadcast<Scalar>(polish_tolerance_v<Scalar>);
-  auto changed = broadcast_mask<Scalar>(false);
-  // Every lane looks at every constraint, so that all agree on what changed; the sets are written
-  // after.
+  Scalar sizes[2] = {one, one};  // of lam and y
+  team.for_each(s.k, [&](int i) {
+    sizes[0] = max_norm(sizes[0], it.lam[i]);
+    sizes[1] = max_norm(sizes[1], it.y[i]);
+  });
+  team.template max_all<Site::kPolishSet>(sizes);
+  const Scalar lam_tolerance = sizes[0] * broadcast<Scalar>(polish_tolerance_v<Scalar>);
+  const Scalar y_tolerance = sizes[1] * broadcast<Scalar>(polish_tolerance_v<Scalar>);
   const auto revised = [&](int i) {
     Scalar held = it.active[i];
     it.for_each_side([&](const Side<Scalar>& side) {
@@ -121,8 +127,11 @@ TORCHQP_HD_CALL MaskOf<Scalar> revise_active(const Team& team, const Shape& s,
     });
     return held;
   };
-  for (int i = 0; i < s.k; ++i) changed = either(changed, revised(i) != it.active[i]);
-  team.template sync<Site::kPolishSet>();
+  Scalar changes[1] = {zero};
+  team.for_each(s.k,
+                [&](int i) { changes[0] = select(revised(i) != it.active[i], one, changes[0]); });
+  team.template max_all<Site::kPolishSet>(changes);
+  const auto changed = changes[0] > zero;
   team.for_each(
       s.k, [&](int i) { it.active[i] = select(both(which, changed), revised(i), it.active[i]); });
   team.template sync<Site::kPolishSet>();
@@ -161,26 +170,23 @@ TORCHQP_HD_CALL MaskOf<Scalar> polish(const Team& team, const Data<Scalar>& data
     detail::assign_multipliers(team, s, it, pending);
     if (round > 0 || !prepared) form.factor_active(team, it);
     Residuals<Scalar> r = kkt_residuals(team, data, scale, it);
-    Scalar error = detail::active_error(s, it);
+    Scalar error = detail::active_error(team, s, it);
     const Scalar fine =
         broadcast<Scalar>((prepared ? fine_on_set_v<Scalar> : fine_v<Scalar>)*epsilon_v<Scalar>);
     auto moving = prepared ? both(pending, negate(error <= fine)) : pending;
     for (int step = 0; step < kPolishSteps && any(moving); ++step) {
-      team.template sync<Site::kPolishStep>();
       form.direction_active(team, it);
       const auto advance = [&](Scalar& x, Scalar dx) { x = select(moving, x + dx, x); };
       team.for_each(s.np, [&](int i) { advance(it.z[i], it.dz[i]); });
       team.for_each(s.pp, [&](int i) { advance(it.nu[i], it.dnu[i]); });
       team.for_each(
           s.k, [&](int i) { advance(it.lam[i], select(it.active[i] != zero, it.dlam[i], zero)); });
-      team.template sync<Site::kPolishStep>();
       detail::assign_multipliers(team, s, it, moving);
       r = kkt_residuals(team, data, scale, it);
-      const Scalar now = detail::active_error(s, it);
+      const Scalar now = detail::active_error(team, s, it);
       moving = both(moving, both(now<half * error, now> fine));
       error = now;
     }
-    team.template sync<Site::kPolishStep>();
     const Scalar merit = r.merit(settings);
     const auto good = both(merit <= broadcast<Scalar>(1),
                            either(merit <= outcome.merit, merit <= broadcast<Scalar>(0.01)));
@@ -193,7 +199,6 @@ TORCHQP_HD_CALL MaskOf<Scalar> polish(const Team& team, const Data<Scalar>& data
           side.lam[i] = select(kept, maximum(side.lam[i], zero), side.lam[i]);
         });
       });
-      team.template sync<Site::kPolishKeep>();
       copy_best(team, s, it, kept, true);
       outcome.merit = select(kept, merit, outcome.merit);
       outcome.residuals.take(kept, r);

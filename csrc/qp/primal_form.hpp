@@ -34,7 +34,8 @@ struct PrimalForm {
   template <class Team>
   TORCHQP_HD_CALL Progress<Scalar> evaluate(const Team& team, const Iterate<Scalar>& it) const {
     const Residuals<Scalar> r = kkt_residuals(team, data, scale, it);
-    return {r.merit(settings), proves_primal_infeasible(r), proves_dual_infeasible(team, it)};
+    return {r.merit(settings), proves_primal_infeasible(r),
+            proves_dual_infeasible(team, it, r.slope)};
   }
 
   /// The iterate carries z and nu itself.
@@ -49,24 +50,22 @@ struct PrimalForm {
 
   /// Qz = 0, Az = 0, Cz recedes from every bound and q'z < 0: the objective falls for ever along z.
   template <class Team>
-  TORCHQP_HD_CALL MaskOf<Scalar> proves_dual_infeasible(const Team& team,
-                                                        const Iterate<Scalar>& it) const {
+  TORCHQP_HD_CALL MaskOf<Scalar> proves_dual_infeasible(const Team& team, const Iterate<Scalar>& it,
+                                                        Scalar slope) const {
     const Shape& s = data.shape;
     const Scalar zero = broadcast<Scalar>(0);
-    Scalar slope = zero, error = zero;
-    for (int i = 0; i < s.np; ++i) {
-      slope = fused(data.q[i], it.z[i], slope);
-      error = max_norm(error, it.Qz[i]);
-    }
-    for (int i = 0; i < s.pp; ++i) error = max_norm(error, it.r_p[i] + data.b[i]);
+    Scalar norms[1] = {zero};
+    Scalar& error = norms[0];
+    team.for_each(s.np, [&](int i) { error = max_norm(error, it.Qz[i]); });
+    team.for_each(s.pp, [&](int i) { error = max_norm(error, it.r_p[i] + data.b[i]); });
     it.for_each_side([&](const Side<Scalar>& side) {
-      for (int i = 0; i < s.k; ++i) {
+      team.for_each(s.k, [&](int i) {
         const auto exists = either(side.has[i] > zero, it.equal[i] > zero);
         error = max_norm(
             error, select(exists, maximum(broadcast<Scalar>(side.sign) * it.y[i], zero), zero));
-      }
+      });
     });
-    team.template sync<Site::kCertificate>();
+    team.template max_all<Site::kCertificate>(norms);
     return both(slope < zero, error <= broadcast<Scalar>(-certificate_v<Scalar>) * slope);
   }
 

@@ -14,8 +14,8 @@ struct Residuals {
   Scalar stationarity, primal, dual_sign, gap;
   Scalar stationarity_reference, primal_reference, dual_sign_reference, gap_reference;
   Scalar multiplier_image;  ///< ||A'nu + C'lam||, for certificates
-  Scalar
-      support;  ///< b'nu + sup over the constraints of lam'y: negative support proves infeasibility
+  Scalar support;  ///< b'nu + sup over the constraints of lam'y: negative, it proves infeasibility
+  Scalar slope;    ///< q'z in the units of the solver, for certificates
 
   /// The largest of r / (eps_abs + eps_rel reference): at most 1 when solved.
   TORCHQP_HD Scalar merit(const Settings& settings) const {
@@ -42,6 +42,7 @@ struct Residuals {
     gap_reference = select(which, other.gap_reference, gap_reference);
     multiplier_image = select(which, other.multiplier_image, multiplier_image);
     support = select(which, other.support, support);
+    slope = select(which, other.slope, slope);
   }
 };
 
@@ -124,6 +125,18 @@ TORCHQP_HD_CALL void net_multipliers(const Team& team, const Shape& s, const Ite
   team.template sync<Site::kResiduals>();
 }
 
+/// sum + constraint i's part of the support: multipliers times the bounds they belong to.
+template <class Scalar>
+TORCHQP_HD Scalar add_support(const Iterate<Scalar>& it, int i, Scalar sum) {
+  const Scalar zero = broadcast<Scalar>(0);
+  it.for_each_side([&](const Side<Scalar>& side) {
+    const Scalar bound = select(side.has[i] > zero, side.bound[i], zero);
+    sum = fused(broadcast<Scalar>(side.sign) * bound, side.lam[i], sum);
+  });
+  if (!it.has_equal()) return sum;
+  return fused(select(it.equal[i] > zero, it.upper.bound[i], zero), it.lam_equal[i], sum);
+}
+
 /// Forms r_d, r_p, y and the terms of r_d at (z, nu, lam), and their norms in the caller's units.
 ///
 /// The multipliers are read from it.upper.lam, it.lower.lam and it.lam_equal; their net value is
@@ -138,70 +151,77 @@ TORCHQP_HD_CALL Residuals<Scalar> kkt_residuals(const Team& team, const Data<Sca
   net_multipliers(team, s, it);
   residual_terms(team, data, it);
 
-  // Norms are taken by every lane for itself, from vectors that all lanes see.
-  Residuals<Scalar> out;
-  out.primal = out.primal_reference = zero;
-  for (int i = 0; i < s.pp; ++i) {
-    const Scalar unscale = reciprocal(scale.equality[i]);
-    out.primal_reference =
-        max_norm(max_norm(out.primal_reference, it.r_p[i] * unscale), data.b[i] * unscale);
-    out.primal = max_norm(out.primal, (it.r_p[i] - data.b[i]) * unscale);
-  }
-  team.template sync<Site::kResiduals>();  // r_p is read above by all and completed below
-  team.for_each(s.pp, [&](int i) { it.r_p[i] = it.r_p[i] - data.b[i]; });
-  team.for_each(s.np,
-                [&](int i) { it.r_d[i] = ((it.Qz[i] + data.q[i]) + it.Atnu[i]) + it.Ctlam[i]; });
-  team.template sync<Site::kResiduals>();
-
+  // Every lane takes the norms of its entries, which it also completes.
   const Scalar inverse_cost = reciprocal(scale.cost[0]);
-  out.stationarity = out.stationarity_reference = out.multiplier_image = zero;
-  Scalar quadratic = zero, linear = zero;
-  for (int i = 0; i < s.np; ++i) {
+  Scalar norms[7] = {zero, zero, zero, zero, zero, zero, zero};
+  Scalar &stationarity = norms[0], &stationarity_reference = norms[1], &multiplier_image = norms[2];
+  Scalar &primal = norms[3], &primal_reference = norms[4];
+  Scalar &dual_sign = norms[5], &dual_sign_reference = norms[6];
+  team.for_each(s.pp, [&](int i) {
+    const Scalar unscale = reciprocal(scale.equality[i]), miss = it.r_p[i] - data.b[i];
+    primal_reference =
+        max_norm(max_norm(primal_reference, it.r_p[i] * unscale), data.b[i] * unscale);
+    primal = max_norm(primal, miss * unscale);
+    it.r_p[i] = miss;
+  });
+  team.for_each(s.np, [&](int i) {
     const Scalar unscale = inverse_cost / scale.variable[i];
-    out.stationarity = max_norm(out.stationarity, it.r_d[i] * unscale);
-    Scalar reference = max_norm(out.stationarity_reference, it.Qz[i] * unscale);
+    const Scalar slope = ((it.Qz[i] + data.q[i]) + it.Atnu[i]) + it.Ctlam[i];
+    it.r_d[i] = slope;
+    stationarity = max_norm(stationarity, slope * unscale);
+    Scalar reference = max_norm(stationarity_reference, it.Qz[i] * unscale);
     reference = max_norm(max_norm(reference, data.q[i] * unscale), it.Atnu[i] * unscale);
-    out.stationarity_reference = max_norm(reference, it.Ctlam[i] * unscale);
-    out.multiplier_image = max_norm(out.multiplier_image, (it.Atnu[i] + it.Ctlam[i]) * unscale);
-    quadratic = fused(it.z[i], it.Qz[i], quadratic);
-    linear = fused(it.z[i], data.q[i], linear);
-  }
-  Scalar support = zero;
-  for (int i = 0; i < s.pp; ++i) support = fused(data.b[i], it.nu[i], support);
-  out.dual_sign = out.dual_sign_reference = zero;
+    stationarity_reference = max_norm(reference, it.Ctlam[i] * unscale);
+    multiplier_image = max_norm(multiplier_image, (it.Atnu[i] + it.Ctlam[i]) * unscale);
+  });
   it.for_each_side([&](const Side<Scalar>& side) {
     const Scalar sign = broadcast<Scalar>(side.sign);
-    for (int i = 0; i < s.k; ++i) {
+    team.for_each(s.k, [&](int i) {
       const auto exists = side.has[i] > zero;
       const Scalar bound = select(exists, side.bound[i], zero);
       const Scalar unscale = reciprocal(scale.row[i]);
       const Scalar violation = select(exists, maximum(sign * (it.y[i] - bound), zero), zero);
-      out.primal = max_norm(out.primal, violation * unscale);
-      out.primal_reference = max_norm(out.primal_reference, bound * unscale);
-      out.primal_reference =
-          max_norm(out.primal_reference, select(exists, it.y[i], zero) * unscale);
+      primal = max_norm(primal, violation * unscale);
+      primal_reference = max_norm(primal_reference, bound * unscale);
+      primal_reference = max_norm(primal_reference, select(exists, it.y[i], zero) * unscale);
       const Scalar multiplier = side.lam[i] * (scale.row[i] * inverse_cost);
-      out.dual_sign = max_norm(out.dual_sign, maximum(-multiplier, zero));
-      out.dual_sign_reference = max_norm(out.dual_sign_reference, multiplier);
-      support = fused(sign * bound, side.lam[i], support);
-    }
+      dual_sign = max_norm(dual_sign, maximum(-multiplier, zero));
+      dual_sign_reference = max_norm(dual_sign_reference, multiplier);
+    });
   });
   if (it.has_equal()) {
-    for (int i = 0; i < s.k; ++i) {
+    team.for_each(s.k, [&](int i) {
       const auto exists = it.equal[i] > zero;
       const Scalar bound = select(exists, it.upper.bound[i], zero),
                    value = select(exists, it.y[i], zero);
       const Scalar unscale = reciprocal(scale.row[i]);
-      out.primal = max_norm(out.primal, (value - bound) * unscale);
-      out.primal_reference =
-          max_norm(max_norm(out.primal_reference, bound * unscale), value * unscale);
-      support = fused(bound, it.lam_equal[i], support);
-    }
+      primal = max_norm(primal, (value - bound) * unscale);
+      primal_reference = max_norm(max_norm(primal_reference, bound * unscale), value * unscale);
+    });
   }
+  team.template max_all<Site::kResiduals>(norms);
+
+  Scalar sums[3];
+  const int rows = s.mp > s.pp ? s.mp : s.pp;
+  team.template sums<Site::kResiduals>(
+      s.np > rows ? s.np : rows, sums, [&](int i, Scalar(&sum)[3]) {
+        if (i < s.np) {
+          sum[0] = fused(it.z[i], it.Qz[i], sum[0]);
+          sum[1] = fused(it.z[i], data.q[i], sum[1]);
+        }
+        if (i < s.pp) sum[2] = fused(data.b[i], it.nu[i], sum[2]);
+        s.for_constraints_at(i, [&](int c) { sum[2] = add_support(it, c, sum[2]); });
+      });
+  const Scalar quadratic = sums[0], linear = sums[1], support = sums[2];
+  Residuals<Scalar> out;
+  out.stationarity = stationarity, out.stationarity_reference = stationarity_reference;
+  out.primal = primal, out.primal_reference = primal_reference;
+  out.dual_sign = dual_sign, out.dual_sign_reference = dual_sign_reference;
+  out.multiplier_image = multiplier_image;
+  out.slope = linear;
   out.support = support * inverse_cost;
   out.gap = absolute((quadratic + linear) + support) * inverse_cost;
   out.gap_reference = max_norm(max_norm(absolute(quadratic), linear), support) * inverse_cost;
-  team.template sync<Site::kResiduals>();  // callers may now change the iterate
   return out;
 }
 

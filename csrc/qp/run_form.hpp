@@ -168,15 +168,15 @@ TORCHQP_HD_CALL MaskOf<Scalar> finish_warm(const Team& team, Solver<Scalar>& sol
   load_warm(team, solver);
   guess_warm(team, solver.dual, it);
   team.for_each(s.mp, [&](int i) { it.weight[i] = it.active[i]; });
-  team.template sync<Site::kPolishSet>();
   const auto accepted = try_active(team, solver, formed, open, outcome);
   open = both(open, negate(accepted));
-  Scalar revised = broadcast<Scalar>(0);
-  for (int i = 0; i < s.m; ++i) {
-    revised = select(it.active[i] != it.weight[i], revised + broadcast<Scalar>(1), revised);
-  }
-  team.template sync<Site::kPolishSet>();
-  const auto near = both(open, revised <= broadcast<Scalar>(kNearlyRight));
+  Scalar revised[1] = {broadcast<Scalar>(0)};
+  team.for_each(s.m, [&](int i) {
+    const Scalar more = revised[0] + broadcast<Scalar>(1);
+    revised[0] = select(it.active[i] != it.weight[i], more, revised[0]);
+  });
+  team.template add_all<Site::kPolishSet>(revised);
+  const auto near = both(open, revised[0] <= broadcast<Scalar>(kNearlyRight));
   if (!any(near)) return accepted;
   const auto later = try_active(team, solver, formed, near, outcome);
   // The second try went over the points that the first had found.

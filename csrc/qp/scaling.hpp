@@ -69,38 +69,40 @@ TORCHQP_HD_CALL void equilibrate(const Team& team, const Data<Scalar>& data,
   }
   Scalar cost = given_cost;
   if (!all(given_cost > zero)) {
-    Scalar largest = zero;
-    for (int j = 0; j < s.n; ++j) {
+    Scalar norm[1] = {zero};
+    Scalar& largest = norm[0];
+    team.for_each(s.n, [&](int j) {
       largest = max_norm(largest, data.q[j] * D[j]);
-      if (s.diagonal) {
-        largest = max_norm(largest, data.Q[j] * (D[j] * D[j]));
-        continue;
-      }
-      for (int i = 0; i < s.n; ++i)
-        largest = max_norm(largest, data.Q[i * s.np + j] * (D[i] * D[j]));
-    }
+      if (s.diagonal) largest = max_norm(largest, data.Q[j] * (D[j] * D[j]));
+    });
+    for_each_row(team, s.diagonal ? 0 : s.n, [&](int i, int first, int step) {
+      const Scalar* row = data.Q + i * s.np;
+      const Scalar by = D[i];
+      for (int j = first; j < s.n; j += step) largest = max_norm(largest, row[j] * (by * D[j]));
+    });
+    team.template max_all<Site::kScaling>(norm);
     cost = select(given_cost > zero, given_cost, power_of_two(reciprocal(largest)));
   }
-  team.template sync<Site::kScaling>();  // all have read q and Q
+  const auto scale_rows = [&](Scalar* matrix, int rows, const Scalar* by_row, Scalar by_all) {
+    for_each_row(team, rows, [&](int i, int first, int step) {
+      Scalar* row = matrix + int64_t{i} * s.np;
+      const Scalar by = by_row[i] * by_all;
+      for (int j = first; j < s.np; j += step) row[j] = row[j] * (by * D[j]);
+    });
+  };
+  scale_rows(data.Q, s.diagonal ? 0 : s.n, D, cost);  // the padding's identity stays
+  scale_rows(data.G, s.mp, E, one);
+  scale_rows(data.A, s.pp, F, one);
   team.for_each(s.np, [&](int i) {
     if (s.diagonal && i < s.n) data.Q[i] = data.Q[i] * (cost * (D[i] * D[i]));
-    for (int j = 0; j < s.np && !s.diagonal; ++j) {
-      // The padding's identity stays.
-      if (i < s.n) data.Q[i * s.np + j] = data.Q[i * s.np + j] * (cost * (D[i] * D[j]));
-    }
     data.q[i] = data.q[i] * (cost * D[i]);
     scale.variable[i] = scale.variable[i] * D[i];
   });
-  const auto scale_row = [&](Scalar* row, Scalar by) {
-    for (int j = 0; j < s.np; ++j) row[j] = row[j] * (by * D[j]);
-  };
   team.for_each(s.mp, [&](int i) {
-    scale_row(data.G + int64_t{i} * s.np, E[i]);
     data.lower[i] = data.lower[i] * E[i], data.upper[i] = data.upper[i] * E[i];
     scale.row[i] = scale.row[i] * E[i];
   });
   team.for_each(s.pp, [&](int i) {
-    scale_row(data.A + int64_t{i} * s.np, F[i]);
     data.b[i] = data.b[i] * F[i];
     scale.equality[i] = scale.equality[i] * F[i];
   });

@@ -213,7 +213,7 @@ TORCHQP_HD_CALL Residuals<Scalar> write_solution(const Team& team, const SingleR
   noise = select(is_finite(noise), noise, zero);
   Residuals<Scalar> res;
   res.stationarity = res.primal = res.dual_sign = res.stationarity_reference = zero;
-  res.multiplier_image = res.primal_reference = res.dual_sign_reference = zero;
+  res.multiplier_image = res.primal_reference = res.dual_sign_reference = res.slope = zero;
   Scalar quadratic = zero, linear = zero, support = zero, value = zero;
   const auto grow = [](Scalar& size, Scalar x) { size = maximum(size, absolute(x)); };
   for (int i = 0; i < r.n; ++i) {

@@ -20,9 +20,10 @@ TORCHQP_HD_CALL void store(const Team& team, Solver<Scalar>& solver, MaskOf<Scal
   const Result<Scalar>& out = solver.result;
   const Scalar inverse_cost = reciprocal(solver.scale.cost[0]), one = broadcast<Scalar>(1);
   const auto put = [&](Scalar& to, Scalar value) { to = select(which, value, to); };
-  Scalar z_size = broadcast<Scalar>(0);
-  for (int i = 0; i < s.np; ++i) z_size = max_norm(z_size, it.z[i]);
-  const Scalar rounding = z_size * broadcast<Scalar>(8.0 * epsilon_v<Scalar>);
+  Scalar z_size[1] = {broadcast<Scalar>(0)};
+  team.for_each(s.np, [&](int i) { z_size[0] = max_norm(z_size[0], it.z[i]); });
+  team.template max_all<Site::kFinish>(z_size);
+  const Scalar rounding = z_size[0] * broadcast<Scalar>(8.0 * epsilon_v<Scalar>);
   team.for_each(s.np, [&](int i) {
     Scalar z = it.z[i];
     if (s.bounds) {
@@ -109,19 +110,18 @@ TORCHQP_HD_CALL Prepared solve(const Team& team, Solver<Scalar>& solver, bool wa
     prepared = Prepared::kNothing;
   }
   if (prepared == Prepared::kNothing) {
-    const auto finite = detail::finite_matrices(solver.data);
-    team.template sync<Site::kStart>();
+    const auto finite = detail::finite_matrices(team, solver.data);
     team.single([&] { solver.finite[0] = select(finite, one, zero); });
     solver.scale.reset(team, s);
-    team.template sync<Site::kStart>();
   }
-  const auto invalid = negate(both(solver.finite[0] > zero, detail::valid_vectors(solver.data)));
-  const auto empty = both(detail::empty_sides(solver.data), negate(invalid));
+  const detail::VectorFaults<Scalar> faults = detail::check_vectors(team, solver.data);
+  const auto invalid = either(negate(solver.finite[0] > zero), faults.invalid);
+  const auto empty = both(faults.empty, negate(invalid));
   auto finished = either(direct, either(invalid, empty));
   const Outcome<Scalar> fresh;
   reset_iterate(team, s, solver.it);
   const Scalar nan = broadcast<Scalar>(std::numeric_limits<double>::quiet_NaN());
-  Residuals<Scalar> unknown{nan, nan, nan, nan, zero, zero, zero, zero, zero, zero};
+  Residuals<Scalar> unknown{nan, nan, nan, nan, zero, zero, zero, zero, zero, zero, zero};
   team.for_each(s.np, [&](int i) { solver.it.best_z[i] = zero; });
   team.for_each(s.pp, [&](int i) { solver.it.best_nu[i] = zero; });
   team.for_each(s.k, [&](int i) {
@@ -129,7 +129,6 @@ TORCHQP_HD_CALL Prepared solve(const Team& team, Solver<Scalar>& solver, bool wa
     if (s.upper) solver.it.best_upper[i] = zero;
     if (s.lower) solver.it.best_lower[i] = zero;
   });
-  team.template sync<Site::kFinish>();
   detail::store(team, solver, negate(direct), unknown,
                 select(invalid, detail::number<Scalar>(Status::kInvalidInput),
                        detail::number<Scalar>(Status::kPrimalInfeasible)),

@@ -56,8 +56,8 @@ TEST(Barriers, EveryNameIsUsedAndMissedWhenItIsOff) {
   // A barrier that ends a routine is not missed where its callers read only what the same lane
   // wrote, or where what is read too late has the same value. Names with no other barrier than
   // such:
-  const std::set<Site> contracts = {Site::kBest,         Site::kPolishKeep,  Site::kCertificate,
-                                    Site::kAdjointSetup, Site::kAdjointKeep, Site::kFinish};
+  const std::set<Site> contracts = {Site::kBest, Site::kAdjointSetup, Site::kAdjointKeep,
+                                    Site::kFinish};
   for (int site : report.unnoticed_sites())
     EXPECT_TRUE(contracts.count(Site(site))) << "no test misses the barriers of Site " << site;
   std::set<int> names;
