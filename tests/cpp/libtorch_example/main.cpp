@@ -8,7 +8,7 @@
 //   loss = sum_i cos(i) z_i + 1/2 (|nu|^2 + |lam|^2 + |lam_lb|^2 + |lam_ub|^2 + |s|^2)       grad_X = d
 //   loss / dX curvature = 1/2 |grad_q|^2 second_X = d curvature / dX
 //
-// Returns 1 when a problem was not solved.
+// An argument names the device, as in `libtorch_example cuda`. Returns 1 when a problem was not solved.
 
 #include <torch/torch.h>
 
@@ -31,7 +31,7 @@ torch::Tensor tensor(std::vector<int64_t> sizes, const Formula& formula) {
 }
 
 void print(const std::string& name, const torch::Tensor& values) {
-  const torch::Tensor flat = values.detach().to(torch::kFloat64).contiguous();
+  const torch::Tensor flat = values.detach().to(torch::kCPU, torch::kFloat64).contiguous();
   std::printf("%s:", name.c_str());
   for (int64_t i = 0; i < flat.numel(); ++i)
     std::printf(" %.17g", flat.const_data_ptr<double>()[i]);
@@ -40,7 +40,8 @@ void print(const std::string& name, const torch::Tensor& values) {
 
 }  // namespace
 
-int main() {
+int main(int argc, char** argv) {
+  const torch::Device device(argc > 1 ? argv[1] : "cpu");
   constexpr int64_t kBatch = 4, kVariables = 3, kRows = 2;
   const torch::Tensor root =
       tensor({kVariables, kVariables}, [](auto i) { return std::sin(1.0 + i); });
@@ -57,7 +58,7 @@ int main() {
   std::vector<torch::Tensor> theta;
   for (const auto& [name, value] : data) {
     print(name, value);
-    theta.push_back(value.clone().requires_grad_());
+    theta.push_back(value.to(device, /*non_blocking=*/false, /*copy=*/true).requires_grad_());
   }
 
   const torchqp::Solution solution = torchqp::solve_qp(theta[0], theta[1], theta[2], theta[3],
@@ -71,7 +72,7 @@ int main() {
   print("status", solution.status);
 
   const torch::Tensor weights =
-      tensor({kBatch, kVariables}, [](auto i) { return std::cos(1.0 * i); });
+      tensor({kBatch, kVariables}, [](auto i) { return std::cos(1.0 * i); }).to(device);
   torch::Tensor loss = (weights * solution.z).sum();
   for (const auto& output :
        {solution.nu, solution.lam, solution.lam_lb, solution.lam_ub, solution.s}) {
@@ -92,7 +93,7 @@ int main() {
   for (const auto& [name, value] : data) {
     auto sizes = value.sizes().vec();
     if (sizes[0] != kBatch) sizes.insert(sizes.begin(), kBatch);
-    batched.push_back(value.expand(sizes).clone().requires_grad_());
+    batched.push_back(value.expand(sizes).contiguous().to(device, false, true).requires_grad_());
   }
   const torchqp::Solution own = torchqp::solve_qp(batched[0], batched[1], batched[2], batched[3],
                                                   batched[4], batched[5], batched[6], batched[7]);
