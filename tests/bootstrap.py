@@ -62,11 +62,11 @@ def build(python: Path, *, tests: bool = False) -> Path:
     options = f"-DTORCHQP_BUILD_TESTS={'ON' if tests else 'OFF'} {os.environ.get('CMAKE_ARGS', '')}"
     install = ["-m", "pip", "install", "-q", "--no-build-isolation", "--no-deps", "-e", "."]
     _run(python, *install, env={**os.environ, "CMAKE_ARGS": options}, stdout=sys.stderr)
-    return _tree(python)
+    return tree(python)
 
 
-def build_in_place(python: Path, options: str, log: IO[str], **variables: str) -> Path:
-    """Builds both libraries into python/torchqp, without pip; returns CMake's tree.
+def build_in_place(python: Path, options: str, log: IO[str], **variables: str) -> None:
+    """Builds both libraries into python/torchqp, without pip.
 
     With python/ in PYTHONPATH the interpreter has torchqp then, and nothing is installed in it.
     ``options`` are CMake's, ``variables`` the compiler's environment; all output goes to ``log``.
@@ -75,7 +75,6 @@ def build_in_place(python: Path, options: str, log: IO[str], **variables: str) -
     command = [python, "setup.py", "-q", "build_ext", "--inplace"]
     env = {**os.environ, "CMAKE_ARGS": given, **variables}
     _run(*command, env=env, stdout=log, stderr=subprocess.STDOUT)
-    return _tree(python)
 
 
 def count(results: Path) -> dict[str, int]:
@@ -96,7 +95,7 @@ def count(results: Path) -> dict[str, int]:
     return counts
 
 
-def _tree(python: Path) -> Path:
+def tree(python: Path) -> Path:
     """Where setup.py has CMake build."""
     tag = _run(python, "-c", "import sys; print(sys.implementation.cache_tag)", stdout=-1)
     return ROOT / ".build" / tag.stdout.strip()

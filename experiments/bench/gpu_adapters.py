@@ -51,7 +51,7 @@ def _torch_ipm(size: Size) -> Layer:
 
 
 def _cupiqp(dtype: torch.dtype) -> Callable[[Size], Layer]:
-    """cuPIQP's dense layer; its kernels are compiled in the first call, which is not timed."""
+    """The dense layer of cuPIQP; its kernels are compiled in the first call, which is not timed."""
 
     def build(size: Size) -> Layer:
         import cupiqp.torch

@@ -61,6 +61,7 @@ class GpuCase(NamedTuple):
     shared: bool
 
     def __str__(self) -> str:
+        """As it is written on the command line; the key of its record."""
         return suite.name(self[:4]) + (",shared" if self.shared else "")
 
 

@@ -187,7 +187,9 @@ def qpax(size: Size) -> Layer:
     z, pull = lowered.out_info
     jit_backward = jit_backward.lower(pull, jax.ShapeDtypeStruct(z.shape, z.dtype)).compile()
     compile_seconds = time.perf_counter() - start
-    settings = f"jit(vmap), x64, {size.device}; solver_tol={options['solver_tol']:g}, target_kappa=1e-3"
+    settings = (
+        f"jit(vmap), x64, {size.device}; solver_tol={options['solver_tol']:g}, target_kappa=1e-3"
+    )
     return Layer(solve, detail, settings, lambda: {"compile_seconds": compile_seconds})
 
 

@@ -208,8 +208,7 @@ def kkt_parts(
     Q, q, G, h, A, b = (getattr(problem, name) for name in PARAMETERS)
     x, y, u = (torch.from_numpy(v).to(q) for v in (z, nu, lam))
     Qz, Gz, Az, Gl, An = (
-        (M @ v.unsqueeze(-1)).squeeze(-1)
-        for M, v in ((Q, x), (G, x), (A, x), (G.mT, u), (A.mT, y))
+        (M @ v.unsqueeze(-1)).squeeze(-1) for M, v in ((Q, x), (G, x), (A, x), (G.mT, u), (A.mT, y))
     )
     violation = torch.cat([Az - b, (Gz - h).clamp(min=0)], dim=1)
     pairs = ((x, Qz), (q, x), (b, y), (h, u))

@@ -155,7 +155,7 @@ def solve(form: Reduced, q: Tensor, G: Tensor, h: Tensor, b: Tensor | None) -> A
 
 
 def _outer(M: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    """a b' of every member, or its sum over the batch where M is shared."""
+    """Product a b' of every member, or its sum over the batch where M is shared."""
     return a.mT @ b if M.dim() == 2 else a.unsqueeze(-1) * b.unsqueeze(-2)
 
 
@@ -193,5 +193,5 @@ class _Solve(torch.autograd.Function):
 def solve_qp(
     Q: Tensor, q: Tensor, G: Tensor, h: Tensor, A: Tensor | None = None, b: Tensor | None = None
 ) -> Tensor:
-    """z [B, n]; gradients of all arguments."""
+    """Solutions z [B, n], with the gradients of all arguments."""
     return _Solve.apply(Q, q, G, h, A, b)  # type: ignore[no-any-return]
