@@ -95,8 +95,8 @@ def _cupiqp(dtype: torch.dtype) -> Callable[[Size], Layer]:
 
 
 ROWS: dict[str, Row] = {
-    "torchqp": Row(ADAPTERS["torchqp"], "torch", shares=True),
-    "torchqp-float32": Row(ADAPTERS["torchqp-float32"], "torch", shares=True),
+    "torchqp": Row(ADAPTERS["torchqp"], "torchqp", shares=True),
+    "torchqp-float32": Row(ADAPTERS["torchqp-float32"], "torchqp", shares=True),
     "torch-ipm": Row(Adapter(_torch_ipm, ("torch",)), "torch", shares=True),
     "torch-ipm-float32": Row(
         Adapter(_torch_ipm, ("torch",), dtype=torch.float32), "torch", shares=True

@@ -297,7 +297,7 @@ SECTIONS = {
     "large": ("Large problems", large, None),
     "memory": ("Memory", memory, None),
     "accuracy": ("Time against accuracy", accuracy, "accuracy.png"),
-    "gpu": ("On a GPU", gpu, None),
+    "gpu": ("On a GPU", gpu, "gpu.png"),
 }
 
 

@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 import torchqp  # noqa: E402
-from experiments.bench import gpu, gpu_measure, peer_layers, tables, torch_ipm  # noqa: E402
+from experiments.bench import figures, gpu, gpu_measure, peer_layers, tables, torch_ipm  # noqa: E402
 from experiments.bench.gpu_adapters import GROUPS, ROWS, of_group  # noqa: E402
 from experiments.bench.gpu_measure import COLUMNS, GpuCase, gpu_case  # noqa: E402
 from experiments.bench.problems import (  # noqa: E402
@@ -198,6 +198,17 @@ def test_a_package_that_is_imported_for_nothing_need_not_be_there():
     assert name not in sys.modules
     with peer_layers._placeholder("json"):
         assert importlib.import_module("json") is json
+
+
+def test_limits_are_by_group():
+    assert gpu.limit_of("cupiqp=200") == ("cupiqp", 200.0)
+    with pytest.raises(gpu.argparse.ArgumentTypeError, match="choose from torchqp, torch"):
+        gpu.limit_of("nobody=1")
+
+
+def test_figure_of_the_gpu(record, tmp_path):
+    figures.against_case(record, tmp_path / "gpu.png")
+    assert (tmp_path / "gpu.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_table_of_the_gpu(record):
