@@ -16,7 +16,9 @@ import os
 import subprocess
 import sys
 import sysconfig
+import xml.etree.ElementTree as ElementTree
 from pathlib import Path
+from typing import IO
 
 ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
@@ -65,6 +67,41 @@ def build(python: Path, *, tests: bool = False) -> Path:
     install = ["-m", "pip", "install", "-q", "--no-build-isolation", "--no-deps", "-e", "."]
     environment = {"TORCH_CUDA_ARCH_LIST": GPUS, **os.environ, "CMAKE_ARGS": options}
     _run(python, *install, env=environment, stdout=sys.stderr)
+    return tree(python)
+
+
+def build_in_place(python: Path, options: str, log: IO[str], **variables: str) -> None:
+    """Builds both libraries into python/torchqp, without pip.
+
+    With python/ in PYTHONPATH the interpreter has torchqp then, and nothing is installed in it.
+    ``options`` are CMake's, ``variables`` the compiler's environment; all output goes to ``log``.
+    """
+    given = f"{options} {os.environ.get('CMAKE_ARGS', '')}"
+    command = [python, "setup.py", "-q", "build_ext", "--inplace"]
+    env = {**os.environ, "CMAKE_ARGS": given, **variables}
+    _run(*command, env=env, stdout=log, stderr=subprocess.STDOUT)
+
+
+def count(results: Path) -> dict[str, int]:
+    """How the cases of a JUnit file ended; none at all when the runner wrote no file."""
+    counts = {"passed": 0, "failed": 0, "skipped": 0}
+    cases = ElementTree.parse(results).iter("testcase") if results.exists() else []
+    for case in cases:
+        ends = {child.tag for child in case}
+        if ends & {"failure", "error"}:
+            counts["failed"] += 1
+        elif "skipped" in ends:
+            counts["skipped"] += 1
+            # pytest has printed its reasons already; ctest keeps them in this file.
+            if output := case.findtext("system-out", "").strip():
+                print(f"{case.get('name')}: {output.splitlines()[-1]}")
+        else:
+            counts["passed"] += 1
+    return counts
+
+
+def tree(python: Path) -> Path:
+    """Where setup.py has CMake build."""
     tag = _run(python, "-c", "import sys; print(sys.implementation.cache_tag)", stdout=-1)
     return ROOT / ".build" / tag.stdout.strip()
 

@@ -35,6 +35,12 @@ STYLES: dict[str, tuple[str, str, str]] = {
     "cvxpylayers": ("#ff7f0e", "-", "v"),
     "cvxpylayers-dense": ("#ffb366", "-", "v"),
     "cvxpylayers-lpgd": ("#bcbd22", "-", "v"),
+    "torch-ipm": ("#d6604d", "--", "o"),
+    "torch-ipm-float32": ("#f4a582", "--", "o"),
+    "qpth-tuned": ("#c5b0d5", "-", "D"),
+    "cupiqp": ("#1b9e77", "-", "h"),
+    "cupiqp-float32": ("#8dd3c7", "-", "h"),
+    "moreau-cuda": ("#aec7e8", "-", "s"),
     "loop-daqp": ("#222222", "--", "s"),
     "loop-piqp": ("#666666", "--", "^"),
     "loop-proxqp": ("#999999", "--", "D"),
@@ -161,6 +167,36 @@ def against_accuracy(accuracy: dict[str, Any], path: Path) -> None:
     save(figure, path)
 
 
+def against_case(record: dict[str, Any], path: Path) -> None:
+    """Ms a batch on a GPU, by case, all rows; a short line is what torchqp's forward shall take."""
+    cases = record["cases"]
+    figure, grid = panels(1, 2, 4.8, 4.6)
+    for axes, (column, title) in zip(grid[0], COLUMNS.items(), strict=True):
+        for name in {name: None for case in cases for name in case["layers"]}:
+            points = [
+                (i, case["layers"][name][f"{column}_ms"]["median"])
+                for i, case in enumerate(cases)
+                if name in case["layers"]
+            ]
+            x, y = zip(*points, strict=True)
+            _line(axes, name, list(x), list(y))
+        goals = {
+            i: goal["target"]
+            for i, case in enumerate(cases)
+            for goal in case["targets"]
+            if goal["what"].startswith(f"{column}, ms")
+        }
+        axes.plot(list(goals), list(goals.values()), "_", color="black", ms=14, label="target")
+        axes.set(yscale="log", title=title)
+        axes.set_xticks(
+            range(len(cases)), [case["case"] for case in cases], rotation=90, fontsize=8
+        )
+    _same_height(list(grid[0]))
+    grid[0][0].set_ylabel("milliseconds a batch")
+    _legend(figure, list(grid[0]), {})
+    save(figure, path)
+
+
 def read(folder: Path, name: str) -> dict[str, Any] | None:
     """A results file, None if it is not there."""
     path = folder / f"{name}.json"
@@ -171,13 +207,16 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the JSON files")
     folder = parser.parse_args(arguments).results
-    layers, scaling, accuracy = (read(folder, name) for name in ("layers", "scaling", "accuracy"))
+    names = ("layers", "scaling", "accuracy", "gpu")
+    layers, scaling, accuracy, gpu = (read(folder, name) for name in names)
     if layers and layers["cases"]:
         against_size(layers, read(folder, "large"), folder / "size.png")
     if scaling and any(case["case"] == "batch" for case in scaling["cases"]):
         against_batch(scaling, folder / "batch.png")
     if accuracy and accuracy["cases"]:
         against_accuracy(accuracy, folder / "accuracy.png")
+    if gpu and gpu["cases"]:
+        against_case(gpu, folder / "gpu.png")
     print("drawn:", ", ".join(sorted(path.name for path in folder.glob("*.png"))) or "nothing")
 
 

@@ -15,7 +15,10 @@ Detail = Callable[..., tuple[np.ndarray, np.ndarray, np.ndarray]]
 
 @dataclass(frozen=True)
 class Size:
-    """What a layer is built for; ``eps`` None is the layer's default tolerance."""
+    """What a layer is built for; ``eps`` None is the layer's default tolerance.
+
+    ``device`` is where the data lies, as torch names it.
+    """
 
     n: int
     m: int
@@ -23,6 +26,7 @@ class Size:
     batch: int
     threads: int
     eps: float | None = None
+    device: str = "cpu"
 
 
 @dataclass(frozen=True)
@@ -75,7 +79,7 @@ def array(value: torch.Tensor | None, *shape: int) -> np.ndarray:
     """The values in a shape; zeros for None."""
     if value is None:
         return np.zeros(shape)
-    return value.detach().double().numpy().reshape(shape)
+    return value.detach().double().cpu().numpy().reshape(shape)
 
 
 def tolerance(size: Size, default: float) -> float:

@@ -6,9 +6,13 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import io
+import os
+import sys
 import time
-from collections.abc import Callable
+import types
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import Any
 
@@ -20,13 +24,15 @@ from experiments.bench.layer import Layer, Size, array, tolerance
 _NONE = torch.empty(0, dtype=torch.float64)
 
 
-def qpth(size: Size) -> Layer:
-    from qpth.qp import QPFunction
+def qpth(size: Size, max_iter: int = 20, check: bool = True) -> Layer:
+    with _placeholder("cvxpy"):
+        from qpth.qp import QPFunction
 
-    options = {"verbose": -1, "eps": tolerance(size, 1e-12)}
+    options = {"verbose": -1, "eps": tolerance(size, 1e-12), "maxIter": max_iter}
+    options["check_Q_spd"] = check
 
     def solve(Q, q, G, h, A, b):
-        A, b = (_NONE, _NONE) if A is None else (A, b)
+        A, b = (q.new_empty(0),) * 2 if A is None else (A, b)
         return QPFunction(**options)(Q, q, G, h, A, b)
 
     def detail(Q, *rest):
@@ -34,18 +40,35 @@ def qpth(size: Size) -> Layer:
         z = solve(Q.detach().clone().requires_grad_(), *rest)
         context, batch = z.grad_fn, z.shape[0]
         nu = context.nus if size.p else None
-        return z.detach().numpy(), array(nu, batch, size.p), array(context.lams, batch, size.m)
+        found = array(z, batch, size.n), array(nu, batch, size.p)
+        return *found, array(context.lams, batch, size.m)
 
-    return Layer(solve, detail, f"eps={options['eps']:g}, maxIter=20, check_Q_spd=True; verbose=-1")
+    words = f"eps={options['eps']:g}, maxIter={max_iter}, check_Q_spd={check}; verbose=-1"
+    return Layer(solve, detail, words)
+
+
+@contextlib.contextmanager
+def _placeholder(name: str) -> Iterator[None]:
+    """An empty module where a package is absent: for a peer that imports it and does not use it."""
+    if name in sys.modules or importlib.util.find_spec(name) is not None:
+        yield
+        return
+    sys.modules[name] = types.ModuleType(name)
+    try:
+        yield
+    finally:
+        del sys.modules[name]
 
 
 def qpth_refuses(size: Size) -> str | None:
-    if size.threads > 1 and max(size.n, size.m + size.p) > 150:
+    if size.device == "cpu" and size.threads > 1 and max(size.n, size.m + size.p) > 150:
         return "its batched LU hangs in torch 2.11's CPU wheel at this size with several threads"
     return None
 
 
-def moreau(solver_name: str) -> Callable[[Size], Layer]:
+def moreau(solver_name: str, device: str = "cpu") -> Callable[[Size], Layer]:
+    """Moreau's layer; ``device`` is where it computes, and "auto" leaves that to its heuristic."""
+
     def build(size: Size) -> Layer:
         import moreau
         import moreau.torch
@@ -54,7 +77,7 @@ def moreau(solver_name: str) -> Callable[[Size], Layer]:
         eps = tolerance(size, 1e-8)
         ipm = moreau.IPMSettings(tol_gap_abs=eps, tol_gap_rel=eps, tol_feas=eps)
         settings = moreau.Settings(
-            device="cpu",
+            device=device,
             batch_size=size.batch,
             enable_grad=True,
             solver=solver_name,
@@ -79,13 +102,13 @@ def moreau(solver_name: str) -> Callable[[Size], Layer]:
 
         def detail(*data):
             solution = run(*data)
-            y = solution.z.detach().numpy()
-            return solution.x.detach().numpy(), y[:, : size.p], y[:, size.p :]
+            y = array(solution.z, size.batch, rows)
+            return array(solution.x, size.batch, size.n), y[:, : size.p], y[:, size.p :]
 
         words = f"interior point, tol={eps:g}"
         if solver_name == "auto":
             words = "active set" if size.n <= 500 else "interior point"
-        words = f"solver={solver_name!r}: {words}, max_iter=10000"
+        words = f"solver={solver_name!r}, device={device!r}: {words}, max_iter=10000"
         return Layer(lambda *data: run(*data).x, detail, words)
 
     return build
@@ -110,10 +133,12 @@ def proxqp(size: Size) -> Layer:
 
 def qpax(size: Size) -> Layer:
     """QPAX in JAX, jit and vmap; compiled when the layer is built."""
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # torch wants memory too
     import jax
 
     jax.config.update("jax_enable_x64", True)
-    jax.config.update("jax_platforms", "cpu")
+    if size.device == "cpu":
+        jax.config.update("jax_platforms", "cpu")
     import qpax
 
     options = {"solver_tol": tolerance(size, 1e-8)}
@@ -162,7 +187,9 @@ def qpax(size: Size) -> Layer:
     z, pull = lowered.out_info
     jit_backward = jit_backward.lower(pull, jax.ShapeDtypeStruct(z.shape, z.dtype)).compile()
     compile_seconds = time.perf_counter() - start
-    settings = f"jit(vmap), x64, CPU; solver_tol={options['solver_tol']:g}, target_kappa=1e-3"
+    settings = (
+        f"jit(vmap), x64, {size.device}; solver_tol={options['solver_tol']:g}, target_kappa=1e-3"
+    )
     return Layer(solve, detail, settings, lambda: {"compile_seconds": compile_seconds})
 
 

@@ -27,10 +27,10 @@ def allowed() -> list[int]:
     return [int(core) for core in told.split(",")] if told else sorted(os.sched_getaffinity(0))
 
 
-def pin(arguments: list[str] | None = None) -> list[int]:
+def pin(arguments: list[str] | None = None, default: int = 1) -> list[int]:
     """Keeps the process on its last ``--threads`` cores; the first one serves most interrupts."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=default)
     threads = parser.parse_known_args(arguments)[0].threads
     cores = allowed()
     if not 1 <= threads <= len(cores):

@@ -1,7 +1,8 @@
 """Problems of the layer benchmark, their exact solution and gradient, and the error measures.
 
-Everything here is float64 and works on one member at a time with numpy and scipy: batched
-``torch.linalg.solve`` and ``lu_factor`` hang for n = 200 on two threads in torch 2.11's CPU wheel.
+Everything here is float64. The exact solution works on one member at a time with numpy and scipy:
+batched ``torch.linalg.solve`` and ``lu_factor`` hang for n = 200 on two threads in torch 2.11's CPU
+wheel.
 
 Problem: min 1/2 z'Qz + q'z  s.t.  Gz <= h, Az = b, with multipliers lam >= 0 and nu.
 """
@@ -48,6 +49,10 @@ class Problem:
     def head(self, batch: int) -> Problem:
         """The first ``batch`` members."""
         return Problem(*(getattr(self, name)[:batch] for name in (*PARAMETERS, "weight")))
+
+    def to(self, device: str) -> Problem:
+        """The same problem on a device."""
+        return Problem(*(getattr(self, name).to(device) for name in (*PARAMETERS, "weight")))
 
     def arguments(self) -> tuple[torch.Tensor | None, ...]:
         """(Q, q, G, h, A, b), the last two None when there are no equalities."""
@@ -182,39 +187,44 @@ def reference(problem: Problem, active: np.ndarray) -> Reference:
     return Reference(z, gradients, margin, verified)
 
 
-def _largest(values: np.ndarray) -> np.ndarray:
+def _largest(values: torch.Tensor) -> torch.Tensor:
     """Infinity norm over the last axis, 0 for an empty one."""
-    return np.abs(values).max(axis=-1, initial=0.0)
+    return torch.nn.functional.pad(values.abs(), (0, 1)).amax(dim=-1)
 
 
-def _relative(residual: np.ndarray, *terms: np.ndarray) -> np.ndarray:
+def _relative(residual: torch.Tensor, *terms: torch.Tensor) -> torch.Tensor:
     """Largest |residual| / (1 + the largest term it is made of), by member."""
-    return _largest(residual) / (1 + np.max([_largest(t) for t in terms], axis=0))
+    return _largest(residual) / (1 + torch.stack([_largest(t) for t in terms]).amax(dim=0))
+
+
+def kkt_parts(
+    problem: Problem, z: np.ndarray, nu: np.ndarray, lam: np.ndarray
+) -> dict[str, torch.Tensor]:
+    """Relative KKT residuals by kind, each [B], computed on the device of the problem.
+
+    Stationarity, primal violation, sign of lam and duality gap, each ||r||_inf / (1 + its largest
+    term in the infinity norm), on the data as given.
+    """
+    Q, q, G, h, A, b = (getattr(problem, name) for name in PARAMETERS)
+    x, y, u = (torch.from_numpy(v).to(q) for v in (z, nu, lam))
+    Qz, Gz, Az, Gl, An = (
+        (M @ v.unsqueeze(-1)).squeeze(-1) for M, v in ((Q, x), (G, x), (A, x), (G.mT, u), (A.mT, y))
+    )
+    violation = torch.cat([Az - b, (Gz - h).clamp(min=0)], dim=1)
+    pairs = ((x, Qz), (q, x), (b, y), (h, u))
+    gap = [(left * right).sum(dim=1, keepdim=True) for left, right in pairs]
+    return {
+        "stationarity": _relative(Qz + q + An + Gl, Qz, q, An, Gl),
+        "primal": _relative(violation, Az, b, Gz, h),
+        "sign": _relative(u.clamp(max=0), u),
+        "gap": _relative(torch.cat(gap, dim=1).sum(dim=1, keepdim=True), *gap),
+    }
 
 
 def kkt_residual(problem: Problem, z: np.ndarray, nu: np.ndarray, lam: np.ndarray) -> np.ndarray:
-    """Relative KKT residual [B]: the largest of stationarity, primal, dual sign and duality gap.
-
-    Each is ||r||_inf / (1 + its largest term in the infinity norm), on the data as given.
-    """
-    data = problem.numpy()
-    Q, q, G, h, A, b = (data[name] for name in PARAMETERS)
-    Qz = np.einsum("bij,bj->bi", Q, z)
-    Gz = np.einsum("bij,bj->bi", G, z)
-    Az = np.einsum("bij,bj->bi", A, z)
-    Gl = np.einsum("bij,bi->bj", G, lam)
-    An = np.einsum("bij,bi->bj", A, nu)
-    violation = np.concatenate([Az - b, np.maximum(Gz - h, 0)], axis=1)
-    gap = [np.sum(u * v, axis=1, keepdims=True) for u, v in ((z, Qz), (q, z), (b, nu), (h, lam))]
-    return np.max(
-        [
-            _relative(Qz + q + An + Gl, Qz, q, An, Gl),
-            _relative(violation, Az, b, Gz, h),
-            _relative(np.minimum(lam, 0), lam),
-            _relative(sum(gap), *gap),
-        ],
-        axis=0,
-    )
+    """The largest part of ``kkt_parts`` by member, [B]."""
+    parts = kkt_parts(problem, z, nu, lam)
+    return torch.stack(list(parts.values())).amax(dim=0).cpu().numpy()
 
 
 def gradient_errors(

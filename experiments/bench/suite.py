@@ -42,10 +42,12 @@ def name(size: Case) -> str:
     return ",".join(map(str, size))
 
 
-def parser(doc: str | None, budget: float) -> argparse.ArgumentParser:
-    """The options that all scripts have; ``budget`` is the default of ``--seconds``."""
+def parser(doc: str | None, budget: float, threads: int = 1) -> argparse.ArgumentParser:
+    """The options that all scripts have, with the defaults of ``--seconds`` and ``--threads``."""
     result = argparse.ArgumentParser(description=(doc or "").splitlines()[0])
-    result.add_argument("--threads", type=int, default=1, help="cores to pin to (default 1)")
+    result.add_argument(
+        "--threads", type=int, default=threads, help=f"cores to pin to (default {threads})"
+    )
     result.add_argument("--seed", type=int, default=0)
     result.add_argument(
         "--seconds",

@@ -34,8 +34,9 @@ def table(head: list[str], rows: list[list[str]]) -> str:
 def origin(record: Record) -> str:
     """Where a file's numbers are from."""
     threads = record["options"]["threads"]
+    device = f"{name}, " if (name := record.get("gpu", {}).get("name")) else ""
     return (
-        f"{record['date'][:10]}, {record['machine']['cpu']}, {threads} "
+        f"{record['date'][:10]}, {device}{record['machine']['cpu']}, {threads} "
         f"thread{'s' if threads > 1 else ''}, commit {(record['commit'] or 'unknown')[:9]}, "
         f"{record['seconds']:,.0f} s"
     )
@@ -234,6 +235,59 @@ def accuracy(record: Record) -> list[str]:
     return [table([*head, "gradient error, median / worst"], rows)]
 
 
+def gpu(record: Record) -> list[str]:
+    """Cases are rows here: there are as many as layers, and their names are longer."""
+    cases, names = record["cases"], _names(record)
+
+    def rows(cell: Any) -> list[list[str]]:
+        return [[c["case"], *(cell(c, c["layers"].get(n), n) or "-" for n in names)] for c in cases]
+
+    def time(case: Record, row: Record | None, name: str) -> str | None:
+        if row is None:
+            return None
+        middle = row["residual_median"]
+        wrong = " (no solution)" if middle is None or middle > NO_SOLUTION else ""
+        return " / ".join(number(row[f"{c}_ms"]["median"]) for c in COLUMNS) + wrong
+
+    def ratio(case: Record, row: Record | None, name: str) -> str | None:
+        found = case["ratios"].get(name)
+        return " / ".join(f"{found[c]:.2f}" for c in COLUMNS) if found else None
+
+    def exact(case: Record, row: Record | None, name: str) -> str | None:
+        if row is None:
+            return None
+        failed = f"; {row['failures']} failed" if row["failures"] else ""
+        error = row["gradient_error"]
+        told = f"{power(error['median'])} / {power(error['worst'])}" if error["of"] else "-"
+        return f"{power(row['residual_worst'])}; {told}{failed}"
+
+    def cost(case: Record, row: Record | None, name: str) -> str | None:
+        if row is None:
+            return None
+        host = " / ".join(number(row[f"{c}_host_ms"]["median"]) for c in COLUMNS)
+        used = row["memory_mib"]["forward_backward"]
+        return host if used is None else f"{host}; {used:,.0f}"
+
+    wanted = []
+    for case in cases:
+        for t in case["targets"]:
+            value = "not measured" if t["value"] is None else f"{t['value']:.3g}"
+            met = {True: "met", False: "**missed**", None: "open"}[t["met"]]
+            wanted.append([case["case"], t["what"], f"{t['target']:g}", value, met])
+    left = [f"{name} at {c['case']}: {why}" for c in cases for name, why in c["left_out"].items()]
+    parts = (
+        ("Milliseconds a batch, forward / with gradients of all parameters:", time),
+        ("How many times as long as torchqp in the same precision they take:", ratio),
+        ("Worst relative KKT residual; gradient error, median / worst of a sample:", exact),
+        ("Milliseconds until the host has the answer; MiB that a call with gradients takes:", cost),
+    )
+    lines = ["Targets, for one H200:", ""]
+    lines += [table(["n,m,p,B", "what", "target", "measured", ""], wanted)]
+    for title, cell in parts:
+        lines += ["", title, "", table(["n,m,p,B", *names], rows(cell))]
+    return [*lines, "", f"Left out: {'; '.join(left)}."] if left else lines
+
+
 SECTIONS = {
     "layers": ("Layers, one thread", layers, "size.png"),
     "layers-2threads": ("Layers, two threads", layers_two, None),
@@ -243,6 +297,7 @@ SECTIONS = {
     "large": ("Large problems", large, None),
     "memory": ("Memory", memory, None),
     "accuracy": ("Time against accuracy", accuracy, "accuracy.png"),
+    "gpu": ("On a GPU", gpu, "gpu.png"),
 }
 
 

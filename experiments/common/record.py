@@ -76,12 +76,15 @@ def _cpu_model() -> str:
 
 
 def _commit() -> str | None:
-    """The checked-out commit, with a ``+`` where the working tree differs; None outside a clone."""
+    """The checked-out commit, with a ``+`` where the working tree differs.
+
+    Outside a clone what TORCHQP_COMMIT says, or None.
+    """
     try:
         commit = _git("rev-parse", "HEAD")
         return commit + ("+" if _git("status", "--porcelain") else "")
     except (OSError, subprocess.CalledProcessError):
-        return None
+        return os.environ.get("TORCHQP_COMMIT")
 
 
 def _git(*arguments: str) -> str:

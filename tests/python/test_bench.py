@@ -412,8 +412,8 @@ def test_figures_and_tables_come_from_the_files(results, tmp_path, capsys):
     assert text.startswith("# Head\n")
     assert text.endswith("\ntail\n")
     assert "earlier tables" not in text
-    assert [text.count(f"### {title}\n") for title, _, _ in tables.SECTIONS.values()] == [1] * 8
-    assert text.count("Not measured.") == 1  # with two threads
+    assert [text.count(f"### {title}\n") for title, _, _ in tables.SECTIONS.values()] == [1] * 9
+    assert text.count("Not measured.") == 2  # with two threads, and on a GPU
     for name in ("size", "batch", "accuracy"):
         assert f"]({results.name}/{name}.png)" in text
     median = read(results, "layers")["cases"][0]["layers"]["torchqp"]["forward_us"]["median"]
