@@ -13,6 +13,14 @@
 #define TORCHQP_UNROLL _Pragma("GCC unroll 16")
 #endif
 
+// A loop that a GPU's compiler leaves as it is: laid out several times over, the solver does not fit
+// the instruction cache, and few entries are left for each lane.
+#if defined(__CUDACC__)
+#define TORCHQP_ROLLED _Pragma("unroll 1")
+#else
+#define TORCHQP_ROLLED
+#endif
+
 // A routine that is called, not inlined: the steps of the solver. Keeps compile time and code size
 // in bounds.
 #if defined(__CUDACC__)

@@ -92,6 +92,7 @@ template <int kCount, class Scalar, class Add>
 TORCHQP_HD void sum_part(int part, int count, Scalar (&partial)[kCount], Add add) {
   TORCHQP_UNROLL
   for (int c = 0; c < kCount; ++c) partial[c] = broadcast<Scalar>(0);
+  TORCHQP_ROLLED
   for (int i = part; i < count; i += kSumParts) add(i, partial);
 }
 
@@ -196,6 +197,7 @@ TORCHQP_HD void for_each_row(const Team& team, int rows, F f) {
   constexpr int kAlong = 8;
   const int along = team.size() < kAlong ? team.size() : kAlong, side_by_side = team.size() / along;
   if (team.lane() >= along * side_by_side) return;
+  TORCHQP_ROLLED
   for (int row = team.lane() / along; row < rows; row += side_by_side)
     f(row, team.lane() % along, along);
 }

@@ -61,12 +61,12 @@ template <class Team>
 struct SharesWork {
   template <class F>
   TORCHQP_HD void for_each(int count, F f) const {
-    _Pragma("unroll 1") for (int i = self().lane(); i < count; i += self().size()) f(i);
+    TORCHQP_ROLLED for (int i = self().lane(); i < count; i += self().size()) f(i);
   }
   template <class F>
   TORCHQP_HD void for_each_tile(int begin, int end, int step, F f) const {
     const int stride = self().size() * step;
-    _Pragma("unroll 1") for (int i = begin + self().lane() * step; i < end; i += stride) f(i);
+    TORCHQP_ROLLED for (int i = begin + self().lane() * step; i < end; i += stride) f(i);
   }
   template <class F>
   TORCHQP_HD void for_each_tile_pair(int rows, int cols, int step, bool lower, F f) const {
@@ -109,7 +109,7 @@ struct Sum {
 
 }  // namespace detail
 
-/// A part of a warp, or a whole one: 1, 2, 4, .. 32 lanes that stand next to each other.
+/// A part of a warp, or a whole one: 4, 8, 16 or 32 lanes that stand next to each other.
 class NarrowTeam : public detail::SharesWork<NarrowTeam> {
  public:
   template <class Scalar>
@@ -147,24 +147,18 @@ class NarrowTeam : public detail::SharesWork<NarrowTeam> {
   TORCHQP_HD void sums([[maybe_unused]] int count, [[maybe_unused]] Scalar (&result)[kCount],
                        [[maybe_unused]] Add add) const {
 #if defined(__CUDA_ARCH__)
-    // The tree of add_parts: lane l < 8 holds part l, a smaller team's lane several.
-    if (size_ >= kSumParts) {
-      sum_part(lane_ % kSumParts, count, result, add);
-      _Pragma("unroll 1") for (int offset = kSumParts / 2; offset > 0; offset /= 2)
-          detail::exchange(mask_, offset, result, detail::Sum());
-    } else {
-      Scalar parts[kCount][kSumParts];
+    // The tree of add_parts: lane l has part l % 8, of four lanes l and l + 4.
+    bool first = true;
+    TORCHQP_ROLLED for (int part = lane_ % kSumParts; part < kSumParts; part += size_) {
+      Scalar partial[kCount];
+      sum_part(part, count, partial, add);
       TORCHQP_UNROLL
-      for (int part = 0; part < kSumParts; ++part) {
-        Scalar partial[kCount];
-        if (part % size_ == lane_) sum_part(part, count, partial, add);
-        TORCHQP_UNROLL
-        for (int c = 0; c < kCount; ++c)
-          parts[c][part] = __shfl_sync(mask_, partial[c], part % size_, size_);
-      }
-      TORCHQP_UNROLL
-      for (int c = 0; c < kCount; ++c) result[c] = add_parts(parts[c]);
+      for (int c = 0; c < kCount; ++c) result[c] = first ? partial[c] : result[c] + partial[c];
+      first = false;
     }
+    TORCHQP_ROLLED for (int offset = size_ < kSumParts ? size_ / 2 : kSumParts / 2; offset > 0;
+                        offset /= 2)
+        detail::exchange(mask_, offset, result, detail::Sum());
     __syncwarp(mask_);
 #endif
   }
@@ -173,7 +167,7 @@ class NarrowTeam : public detail::SharesWork<NarrowTeam> {
 #if defined(__CUDA_ARCH__)
   template <int kCount, class Scalar, class Combine>
   __device__ __forceinline__ void reduce(Scalar (&values)[kCount], Combine combine) const {
-    _Pragma("unroll 1") for (int offset = size_ / 2; offset > 0; offset /= 2)
+    TORCHQP_ROLLED for (int offset = size_ / 2; offset > 0; offset /= 2)
         detail::exchange(mask_, offset, values, combine);
     __syncwarp(mask_);
   }
@@ -241,7 +235,7 @@ class WideTeam : public detail::SharesWork<WideTeam> {
     Scalar(*slots)[kCount] = exchange_slots<kCount, Scalar>();
     if (threadIdx.x < kSumParts) {
       sum_part(static_cast<int>(threadIdx.x), count, result, add);
-      _Pragma("unroll 1") for (int offset = kSumParts / 2; offset > 0; offset /= 2)
+      TORCHQP_ROLLED for (int offset = kSumParts / 2; offset > 0; offset /= 2)
           detail::exchange((1u << kSumParts) - 1, offset, result, detail::Sum());
       if (threadIdx.x == 0) {
         TORCHQP_UNROLL
@@ -276,7 +270,7 @@ class WideTeam : public detail::SharesWork<WideTeam> {
 
   template <int kCount, class Scalar, class Combine>
   __device__ __forceinline__ void reduce(Scalar (&values)[kCount], Combine combine) const {
-    _Pragma("unroll 1") for (int offset = kWarp / 2; offset > 0; offset /= 2)
+    TORCHQP_ROLLED for (int offset = kWarp / 2; offset > 0; offset /= 2)
         detail::exchange(~0u, offset, values, combine);
     Scalar(*slots)[kCount] = exchange_slots<kCount, Scalar>();
     if (threadIdx.x % kWarp == 0) {
@@ -286,7 +280,7 @@ class WideTeam : public detail::SharesWork<WideTeam> {
     __syncthreads();
     TORCHQP_UNROLL
     for (int c = 0; c < kCount; ++c) values[c] = slots[0][c];
-    _Pragma("unroll 1") for (unsigned warp = 1; warp < blockDim.x / kWarp; ++warp) {
+    TORCHQP_ROLLED for (unsigned warp = 1; warp < blockDim.x / kWarp; ++warp) {
       TORCHQP_UNROLL
       for (int c = 0; c < kCount; ++c) values[c] = combine(values[c], slots[warp][c]);
     }

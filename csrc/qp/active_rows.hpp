@@ -35,8 +35,10 @@ struct ActiveRows {
     team.for_each(capacity + 1, [&](int r) { row[r] = zero; });
     team.template sync<Site::kActiveRows>();
     Scalar next = zero;
+    TORCHQP_ROLLED
     for (int i = 0; i < begin && begin < rows; ++i)
       next = select(active[i] != zero, next + one, next);
+    TORCHQP_ROLLED
     for (int i = begin; i < end; ++i) {
       const auto holds = active[i] != zero;
       place[i] = next;

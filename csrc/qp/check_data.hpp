@@ -18,11 +18,13 @@ TORCHQP_HD_CALL Scalar unless_finite(const Team& team, const Scalar* values, int
   TORCHQP_UNROLL
   for (int c = 0; c < kSums; ++c) sums[c] = broadcast<Scalar>(0);
   int64_t i = team.lane();
+  TORCHQP_ROLLED
   for (; i + (kSums - 1) * step < count; i += kSums * step) {
     TORCHQP_UNROLL
     for (int c = 0; c < kSums; ++c)
       sums[c] = sums[c] + (values[i + c * step] - values[i + c * step]);
   }
+  TORCHQP_ROLLED
   for (; i < count; i += step) sums[0] = sums[0] + (values[i] - values[i]);
   Scalar sum = sums[0];
   TORCHQP_UNROLL

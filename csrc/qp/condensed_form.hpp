@@ -56,6 +56,7 @@ struct CondensedForm : PrimalForm<CondensedForm<Scalar>, Scalar> {
     for_each_row(team, s.np, [&](int i, int first, int step) {
       const Scalar* from = data.Q + i * s.np;
       Scalar* to = H + i * s.np;
+      TORCHQP_ROLLED
       for (int j = first; j <= i; j += step) {
         if (i < s.n) largest[0] = max_norm(largest[0], from[j]);
         to[j] = from[j];

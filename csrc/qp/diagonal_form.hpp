@@ -56,7 +56,9 @@ struct DiagonalForm : PrimalForm<DiagonalForm<Scalar>, Scalar> {
     team.for_each(s.np, [&](int i) {
       const Scalar curvature = maximum(data.Q[i], zero) + rho;
       h[i] = reciprocal(s.bounds ? curvature + weight[s.mp + i] : curvature);
+      TORCHQP_ROLLED
       for (int r = 0; r < s.pp; ++r) V[r * s.np + i] = data.A[r * s.np + i] * h[i];
+      TORCHQP_ROLLED
       for (int r = 0; r < s.mp; ++r) V[(s.pp + r) * s.np + i] = data.G[r * s.np + i] * h[i];
     });
     team.template sync<Site::kCondensedFactor>();

@@ -150,6 +150,7 @@ struct DualSchur {
       const Scalar i = held.row[r];
       const auto listed = held.has(r);
       Scalar* row = V_G + int64_t{r} * s.np;
+      TORCHQP_ROLLED
       for (int j = first; j < s.np; j += step)
         row[j] = select(listed, gather(data.G, i, s.np, broadcast<Scalar>(j)), zero);
     });
@@ -176,6 +177,7 @@ struct DualSchur {
       const Scalar* from = T + i * s.mp;
       Scalar* row = K + int64_t{i} * factor.rows;
       int j = first;
+      TORCHQP_ROLLED
       for (; j < i; j += step) row[j] = from[j];
       if (j == i) row[i] = from[i] + d[i];
     });
@@ -201,6 +203,7 @@ struct DualSchur {
       const auto listed = held.has(r);
       const Scalar i = held.row[r];
       int c = first;
+      TORCHQP_ROLLED
       for (; c < r; c += step) row[c] = select(listed, gather(T, i, s.mp, held.row[c]), zero);
       if (c == r) row[r] = select(listed, gather(T, i, s.mp, i), one);
     });
@@ -222,6 +225,7 @@ struct DualSchur {
       Scalar* row = factor.K + int64_t{s.pp + r} * factor.rows;
       const auto listed = held.has(r);
       const Scalar i = held.row[r];
+      TORCHQP_ROLLED
       for (int j = first; j < s.pp; j += step)
         row[j] = select(listed, gather(X, i, s.pp, broadcast<Scalar>(j)), zero);
     });

@@ -51,10 +51,12 @@ struct DualForm {
       // The largest entry, four at a time because each maximum waits for the last.
       Scalar largest[4] = {zero, zero, zero, zero};
       int j = 0;
+      TORCHQP_ROLLED
       for (; j + 4 <= s.np; j += 4) {
         TORCHQP_UNROLL
         for (int c = 0; c < 4; ++c) largest[c] = max_norm(largest[c], row[j + c]);
       }
+      TORCHQP_ROLLED
       for (; j < s.np; ++j) largest[0] = max_norm(largest[0], row[j]);
       const Scalar norm =
           max_norm(max_norm(largest[0], largest[1]), max_norm(largest[2], largest[3]));
@@ -64,6 +66,7 @@ struct DualForm {
     for_each_row(team, s.mp, [&](int i, int first, int step) {
       Scalar* row = data.G + int64_t{i} * s.np;
       const Scalar by = scale.row[i];
+      TORCHQP_ROLLED
       for (int j = first; j < s.np; j += step) row[j] = row[j] * by;
     });
     team.template sync<Site::kDualSetup>();
@@ -191,6 +194,7 @@ struct DualForm {
       const Scalar unscale =
           reciprocal(select(f.held.has(r), gather(scale.row, f.held.row[r]), broadcast<Scalar>(1)));
       Scalar* row = f.K + int64_t{s.pp + r} * f.rows;
+      TORCHQP_ROLLED
       for (int j = first; j <= s.pp + r; j += step) row[j] = row[j] * unscale;
     });
     team.template sync<Site::kDualFactor>();

@@ -45,14 +45,18 @@ TORCHQP_HD_CALL void equilibrate(const Team& team, const Data<Scalar>& data,
       if (s.diagonal) {
         size = absolute(data.Q[j] * D[j]);
       } else {
+        TORCHQP_ROLLED
         for (int i = 0; i < s.np; ++i) size = max_norm(size, data.Q[i * s.np + j] * D[i]);
       }
+      TORCHQP_ROLLED
       for (int i = 0; i < s.mp; ++i) size = max_norm(size, data.G[i * s.np + j] * E[i]);
+      TORCHQP_ROLLED
       for (int i = 0; i < s.pp; ++i) size = max_norm(size, data.A[i * s.np + j] * F[i]);
       next_D[j] = D[j] * detail::ruiz_factor(size * D[j]);
     });
     const auto row_factor = [&](const Scalar* row, Scalar current) {
       Scalar size = zero;
+      TORCHQP_ROLLED
       for (int j = 0; j < s.np; ++j) size = max_norm(size, row[j] * D[j]);
       return current * detail::ruiz_factor(size * current);
     };
@@ -78,6 +82,7 @@ TORCHQP_HD_CALL void equilibrate(const Team& team, const Data<Scalar>& data,
     for_each_row(team, s.diagonal ? 0 : s.n, [&](int i, int first, int step) {
       const Scalar* row = data.Q + i * s.np;
       const Scalar by = D[i];
+      TORCHQP_ROLLED
       for (int j = first; j < s.n; j += step) largest = max_norm(largest, row[j] * (by * D[j]));
     });
     team.template max_all<Site::kScaling>(norm);
@@ -87,6 +92,7 @@ TORCHQP_HD_CALL void equilibrate(const Team& team, const Data<Scalar>& data,
     for_each_row(team, rows, [&](int i, int first, int step) {
       Scalar* row = matrix + int64_t{i} * s.np;
       const Scalar by = by_row[i] * by_all;
+      TORCHQP_ROLLED
       for (int j = first; j < s.np; j += step) row[j] = row[j] * (by * D[j]);
     });
   };

@@ -77,6 +77,7 @@ template <class Scalar>
 TORCHQP_HD_CALL RowValue<Scalar> row_value(const SingleRow<Scalar>& r, Scalar nu) {
   const Scalar zero = broadcast<Scalar>(0);
   RowValue<Scalar> out{zero, zero, zero};
+  TORCHQP_ROLLED
   for (int i = 0; i < r.n; ++i) {
     const Scalar t = fnma(r.w[i], nu, r.c[i]), z = r.clip(i, t);
     out.value = fused(r.a[i], z, out.value);
@@ -93,6 +94,7 @@ TORCHQP_HD_CALL Scalar next_breakpoint(const SingleRow<Scalar>& r, Scalar nu, Ma
   const Scalar infinity = broadcast<Scalar>(std::numeric_limits<double>::infinity());
   const Scalar rounding = broadcast<Scalar>(4 * epsilon_v<Scalar>);
   Scalar above = infinity, below = -infinity;
+  TORCHQP_ROLLED
   for (int i = 0; i < r.n; ++i) {
     const Scalar t = fnma(r.w[i], nu, r.c[i]), z = r.clip(i, t);
     const Scalar at = (r.c[i] - z) / r.w[i];
@@ -117,6 +119,7 @@ TORCHQP_HD_CALL RowStart<Scalar> prepare_row(const Team& team, const SingleRow<S
   const Scalar zero = broadcast<Scalar>(0);
   auto usable = r.row_lower <= r.row_upper;
   Scalar value = zero, slope = zero;
+  TORCHQP_ROLLED
   for (int i = 0; i < r.n; ++i) {
     const Scalar inverse = reciprocal(r.D[i]), rough = r.q[i] * inverse;
     Scalar c = zero - fused(fnma(r.D[i], rough, r.q[i]), inverse, rough), w = zero;
@@ -216,6 +219,7 @@ TORCHQP_HD_CALL Residuals<Scalar> write_solution(const Team& team, const SingleR
   res.multiplier_image = res.primal_reference = res.dual_sign_reference = res.slope = zero;
   Scalar quadratic = zero, linear = zero, support = zero, value = zero;
   const auto grow = [](Scalar& size, Scalar x) { size = maximum(size, absolute(x)); };
+  TORCHQP_ROLLED
   for (int i = 0; i < r.n; ++i) {
     Scalar t = r.c[i], row_term = zero;
     if (r.row) {

@@ -38,6 +38,7 @@ TORCHQP_HD_CALL MaskOf<Scalar> solve_single_row_adjoint(const Team& team, const 
   const Scalar *held = a.active + s.mp, *g_bound = a.g_lam + s.mp;
   const auto live = a.live[0] > zero;
   Scalar sum = zero, size = zero, slope = zero;
+  TORCHQP_ROLLED
   for (int i = 0; i < s.n; ++i) {
     const auto free = s.bounds ? held[i] == zero : broadcast_mask<Scalar>(true);
     const Scalar h = select(free, reciprocal(D[i]), zero);
@@ -60,6 +61,7 @@ TORCHQP_HD_CALL MaskOf<Scalar> solve_single_row_adjoint(const Team& team, const 
   }
   const Scalar rounding = broadcast<Scalar>(kRowRounding * epsilon_v<Scalar>);
   Scalar check = zero;  // NaN from where something is not finite
+  TORCHQP_ROLLED
   for (int i = 0; i < s.n; ++i) {
     Scalar slope_of_z = a.g_z[i], terms = absolute(slope_of_z);
     if (has_row) {
