@@ -66,7 +66,6 @@ struct DualForm {
       const Scalar by = scale.row[i];
       for (int j = first; j < s.np; j += step) row[j] = row[j] * by;
     });
-    team.template sync<Site::kDualSetup>();
     return schur.factor_equalities(team, data);
   }
 
