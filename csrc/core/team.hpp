@@ -32,9 +32,9 @@ namespace torchqp {
 
 /// Barriers have names, so that a test can switch one off and see who notices.
 enum class Site : int {
-  kCholeskyDiagonal,
   kCholeskyColumn,
   kCholeskyTrailing,
+  kCholeskyEnd,
   kLowerTile,
   kLowerEnd,
   kUpperTile,

@@ -28,7 +28,7 @@ enum class Pivot {
 ///
 /// Team:    every lane calls with equal arguments; H is visible to all on entry; ends with a sync.
 /// Bitwise: equal for every team size, tile and block (each entry is one sum over k in order).
-/// Cost:    n^3/6 fused multiply-adds, 2 n / tile + n / block barriers. Left-looking within a block
+/// Cost:    n^3/6 fused multiply-adds, n / tile + n / block barriers. Left-looking within a block
 ///          of columns; what is to the right of a block is updated with all of it at once.
 template <Pivot kPivot, class Team, class Scalar>
 TORCHQP_HD_CALL void factor_cholesky(const Team& team, Scalar* H, int stride, int n,
@@ -67,13 +67,6 @@ TORCHQP_HD_CALL void factor_cholesky(const Team& team, Scalar* H, int stride, in
             diagonal[r][k] = fnma(diagonal[r][c], diagonal[k][c], diagonal[r][k]);
         }
       }
-      team.template sync<Site::kCholeskyDiagonal>();  // all lanes have read the tile that lane 0
-                                                      // now overwrites
-      team.single([&] {
-        store_tile(H + j * stride + j, stride, diagonal);
-        TORCHQP_UNROLL
-        for (int c = 0; c < kTile; ++c) inverse_diag[j + c] = inverse[c];
-      });
       team.for_each_tile(j + kTile, n, kTile, [&](int i) {
         Scalar tile[kTile][kTile];
         load_tile(tile, H + i * stride + j, stride);
@@ -82,7 +75,12 @@ TORCHQP_HD_CALL void factor_cholesky(const Team& team, Scalar* H, int stride, in
         store_tile(H + i * stride + j, stride, tile);
       });
       team.template sync<Site::kCholeskyColumn>();  // the next column, and what is to the right of
-                                                    // the block, read every row of this one
+                                                    // the block, read every row below this one
+      team.single([&] {  // which all lanes have read; no later column reads it
+        store_tile(H + j * stride + j, stride, diagonal);
+        TORCHQP_UNROLL
+        for (int c = 0; c < kTile; ++c) inverse_diag[j + c] = inverse[c];
+      });
     }
     if (end == n) break;
     if (Scalar* stage = team.template stage<Scalar>()) {
@@ -111,6 +109,7 @@ TORCHQP_HD_CALL void factor_cholesky(const Team& team, Scalar* H, int stride, in
     });
     team.template sync<Site::kCholeskyTrailing>();  // the next block reads what other lanes updated
   }
+  if (n > 0) team.template sync<Site::kCholeskyEnd>();  // callers read the diagonal
 }
 
 TORCHQP_END_ISA_NAMESPACE

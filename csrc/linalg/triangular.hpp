@@ -19,7 +19,7 @@ TORCHQP_BEGIN_ISA_NAMESPACE
 /// Team:    every lane calls with equal arguments; L and x are visible to all on entry; ends with a
 ///          sync.
 /// Bitwise: equal for every team size and tile: x_i is one sum over k ascending.
-/// Cost:    n^2/2 fused multiply-adds, 2 n / tile barriers. Right-looking, so that all rows below a
+/// Cost:    n^2/2 fused multiply-adds, n / tile barriers. Right-looking, so that all rows below a
 ///          tile work at once.
 template <class Team, class Scalar>
 TORCHQP_HD_CALL void solve_lower(const Team& team, const Scalar* L, int stride, int n,
@@ -38,12 +38,6 @@ TORCHQP_HD_CALL void solve_lower(const Team& team, const Scalar* L, int stride, 
         solved[c] = fnma(L[(j + c) * stride + j + k], solved[k], solved[c]);
       solved[c] = solved[c] * inverse_diag[j + c];
     }
-    team.template sync<Site::kLowerTile>();  // all lanes have read the entries that lane 0 now
-                                             // overwrites
-    team.single([&] {
-      TORCHQP_UNROLL
-      for (int c = 0; c < kTile; ++c) x[j + c] = solved[c];
-    });
     team.for_each(n - j - kTile, [&](int offset) {
       const int i = j + kTile + offset;
       const Scalar* row = L + i * stride + j;
@@ -52,8 +46,13 @@ TORCHQP_HD_CALL void solve_lower(const Team& team, const Scalar* L, int stride, 
       for (int c = 0; c < kTile; ++c) sum = fnma(row[c], solved[c], sum);
       x[i] = sum;
     });
-    team.template sync<Site::kLowerEnd>();  // the next tile reads what other lanes updated
+    team.template sync<Site::kLowerTile>();  // the next tile reads what other lanes updated
+    team.single([&] {                        // these entries all have read, and no one reads again
+      TORCHQP_UNROLL
+      for (int c = 0; c < kTile; ++c) x[j + c] = solved[c];
+    });
   }
+  if (n > 0) team.template sync<Site::kLowerEnd>();
 }
 
 /// x <- L^-T x. As solve_lower; x_i is one sum over k descending.
@@ -71,20 +70,19 @@ TORCHQP_HD_CALL void solve_lower_transposed(const Team& team, const Scalar* L, i
         solved[c] = fnma(L[(j + k) * stride + j + c], solved[k], solved[c]);
       solved[c] = solved[c] * inverse_diag[j + c];
     }
-    team.template sync<Site::kUpperTile>();  // all lanes have read the entries that lane 0 now
-                                             // overwrites
-    team.single([&] {
-      TORCHQP_UNROLL
-      for (int c = 0; c < kTile; ++c) x[j + c] = solved[c];
-    });
     team.for_each(j, [&](int i) {
       Scalar sum = x[i];
       TORCHQP_UNROLL
       for (int c = kTile - 1; c >= 0; --c) sum = fnma(L[(j + c) * stride + i], solved[c], sum);
       x[i] = sum;
     });
-    team.template sync<Site::kUpperEnd>();  // the next tile reads what other lanes updated
+    team.template sync<Site::kUpperTile>();  // the next tile reads what other lanes updated
+    team.single([&] {                        // these entries all have read, and no one reads again
+      TORCHQP_UNROLL
+      for (int c = 0; c < kTile; ++c) x[j + c] = solved[c];
+    });
   }
+  if (n > 0) team.template sync<Site::kUpperEnd>();
 }
 
 /// x <- (L L')^-1 x.

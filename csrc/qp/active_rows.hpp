@@ -22,7 +22,7 @@ struct ActiveRows {
 
   /// Lists the rows with active[i] != 0 among the first `rows` of `capacity`.
   ///
-  /// Team: every lane calls; active is visible to all on entry; ends with a sync.
+  /// Team: every lane calls and sees its own entries of active on entry; ends with a sync.
   template <class Team>
   TORCHQP_HD_CALL void list(const Team& team, const Scalar* active, int rows, int capacity) const {
     const Scalar zero = broadcast<Scalar>(0), one = broadcast<Scalar>(1);

@@ -189,7 +189,7 @@ struct DualSchur {
   /// Lists the rows with active != 0 and factors T on them; rows that depend on those before them
   /// are dropped.
   ///
-  /// Team: every lane calls; active is visible to all on entry; ends with a sync.
+  /// Team: every lane calls and sees its own entries of active on entry; ends with a sync.
   template <class Team>
   TORCHQP_HD_CALL void factor_held(const Team& team, const Scalar* active) const {
     const Shape& s = shape;

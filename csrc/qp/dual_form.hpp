@@ -69,7 +69,6 @@ struct DualForm {
       TORCHQP_ROLLED
       for (int j = first; j < s.np; j += step) row[j] = row[j] * by;
     });
-    team.template sync<Site::kDualSetup>();
     return schur.factor_equalities(team, data);
   }
 

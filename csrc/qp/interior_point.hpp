@@ -2,8 +2,10 @@
 // Mehrotra's predictor-corrector, written once over the form of the linear algebra.
 //
 // A Form knows the problem and offers, all called by every lane and ending with a sync:
-//   evaluate(team, it)          fills it.y, it.r_d, it.r_p; returns Progress
-//   factor(team, weight)        factors the system below for the weights W [k]
+//   evaluate(team, it)          fills it.y, it.r_d, it.r_p; returns Progress. A lane needs to see
+//                               its own entries of the iterate
+//   factor(team, weight)        factors the system below for the weights W [k]; a lane needs to
+//                               see its own entries of them
 //   direction(team, it)         from it.t, it.r_d, it.r_p: dz, dnu, dlam, dy with
 //                                 Q dz + A'dnu + C'dlam = -r_d,   A dz = -r_p,
 //                                 dlam = t + W dy,   dy = C dz
@@ -138,7 +140,6 @@ TORCHQP_HD_CALL void cold_start(const Team& team, const Shape& s, Form& form,
     it.weight[i] = minimum(sides, one);
     it.t[i] = it.weight[i] * (it.y[i] - target);
   });
-  team.template sync<Site::kStart>();
   form.factor(team, it.weight);
   form.direction(team, it);
   team.for_each(s.np, [&](int i) { it.z[i] = it.dz[i]; });
@@ -249,8 +250,8 @@ TORCHQP_HD_CALL Scalar complementarity_after(const Team& team, const Shape& s,
 
 /// One predictor-corrector step of the problems in `moving`; mu is their complementarity per side.
 ///
-/// Team: every lane calls; the iterate and its residuals are visible to all on entry; ends with a
-/// sync.
+/// Team: every lane calls; the iterate and its residuals are visible to all on entry; on return a
+/// lane sees its own entries of the new iterate.
 template <class Team, class Scalar, class Form>
 TORCHQP_HD_CALL void take_step(const Team& team, const Shape& s, Form& form,
                                const Iterate<Scalar>& it, Scalar sides, Scalar mu,
@@ -277,7 +278,6 @@ TORCHQP_HD_CALL void take_step(const Team& team, const Shape& s, Form& form,
     it.weight[i] = weight;
     it.t[i] = t;
   });
-  team.template sync<Site::kDirection>();
   form.factor(team, it.weight);
   form.direction(team, it);
   const Scalar furthest =
@@ -313,7 +313,6 @@ TORCHQP_HD_CALL void take_step(const Team& team, const Shape& s, Form& form,
     team.for_each(s.k, [&](int i) { advance(it.lam_equal[i], it.equal[i] * it.dlam[i]); });
   team.for_each(s.np, [&](int i) { advance(it.z[i], it.dz[i]); });
   team.for_each(s.pp, [&](int i) { advance(it.nu[i], it.dnu[i]); });
-  team.template sync<Site::kStep>();
 }
 
 }  // namespace detail

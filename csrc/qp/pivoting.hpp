@@ -46,7 +46,7 @@ struct Held {
 /// it.lam and it.y for the rows that hold, it.active. Dependent rows are taken out of it.active, so
 /// that the factor is no longer that of it.active.
 ///
-/// Team: every lane calls; it.active is visible to all on entry; ends with a sync.
+/// Team: every lane calls and sees its own entries of it.active on entry; ends with a sync.
 template <class Team, class Scalar>
 TORCHQP_HD_CALL Held<Scalar> solve_held(const Team& team, const DualForm<Scalar>& form,
                                         const Iterate<Scalar>& it) {
@@ -95,7 +95,8 @@ TORCHQP_HD_CALL Held<Scalar> solve_held(const Team& team, const DualForm<Scalar>
 /// Exchanges rows that are in error, for the problems that are open, and updates where they stand.
 /// Dropped rows count as errors, set right already.
 ///
-/// Team: every lane calls; the iterate is visible to all on entry; ends with a sync.
+/// Team: every lane calls; the iterate is visible to all on entry; on return a lane sees its own
+/// entries of it.active.
 template <class Team, class Scalar>
 TORCHQP_HD_CALL void exchange_rows(const Team& team, const Shape& s, const Iterate<Scalar>& it,
                                    const Held<Scalar>& held_rows, int stall,
@@ -153,7 +154,6 @@ TORCHQP_HD_CALL void exchange_rows(const Team& team, const Shape& s, const Itera
     });
     it.active[i] = select(state.open, held, it.active[i]);
   });
-  team.template sync<Site::kPivotRevise>();
 }
 
 }  // namespace detail

@@ -69,13 +69,13 @@ struct PrimalForm {
     return both(slope < zero, error <= broadcast<Scalar>(-certificate_v<Scalar>) * slope);
   }
 
-  /// it.weight for the sides that hold, it.active: stiff on them, none elsewhere.
+  /// it.weight for the sides that hold, it.active: stiff on them, none elsewhere. Each lane writes
+  /// its own entries.
   template <class Team>
   TORCHQP_HD void weigh_active(const Team& team, const Iterate<Scalar>& it) const {
     const Scalar zero = broadcast<Scalar>(0), stiff = broadcast<Scalar>(stiffness_v<Scalar>);
     team.for_each(data.shape.k,
                   [&](int i) { it.weight[i] = select(it.active[i] != zero, stiff, zero); });
-    team.template sync<Site::kCondensedFactor>();
   }
 
   /// The factor for the sides that hold, it.active.

@@ -112,7 +112,7 @@ TORCHQP_HD_CALL void residual_terms(const Team& team, const Data<Scalar>& data,
 /// it.lam = multipliers of the upper sides minus those of the lower sides, plus those of the
 /// equalities among the constraints.
 ///
-/// Team: every lane calls; the multipliers are visible to all on entry; ends with a sync.
+/// Team: every lane calls and sees its own entries of the multipliers on entry; ends with a sync.
 template <class Team, class Scalar>
 TORCHQP_HD_CALL void net_multipliers(const Team& team, const Shape& s, const Iterate<Scalar>& it) {
   team.for_each(s.k, [&](int i) {
@@ -140,8 +140,8 @@ TORCHQP_HD Scalar add_support(const Iterate<Scalar>& it, int i, Scalar sum) {
 /// Forms r_d, r_p, y and the terms of r_d at (z, nu, lam), and their norms in the caller's units.
 ///
 /// The multipliers are read from it.upper.lam, it.lower.lam and it.lam_equal; their net value is
-/// written to it.lam. Team: every lane calls; the iterate is visible to all on entry; ends with a
-/// sync.
+/// written to it.lam. Team: every lane calls and sees its own entries of the iterate on entry; ends
+/// with a sync.
 template <class Team, class Scalar>
 TORCHQP_HD_CALL Residuals<Scalar> kkt_residuals(const Team& team, const Data<Scalar>& data,
                                                 const Scale<Scalar>& scale,

@@ -2,6 +2,7 @@
 // support/mutation.hpp.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <iostream>
 #include <set>
 #include <string>
@@ -41,7 +42,16 @@ std::vector<support::TeamCase> whole_solves() {
     for (int i = 0; i < family.p; ++i) batch.nu0.push_back(z[family.n + i]);
     for (int i = 0; i < family.m; ++i) batch.lam0.push_back(z[family.n + family.p + i]);
     add_solve(name + ", warm", batch, warm);
+    if (name != "rows") continue;
+    // A warm start that lacks a row that holds.
+    *std::max_element(batch.lam0.begin(), batch.lam0.end()) = 0;
+    add_solve(name + ", nearly right", batch, warm);
   }
+  // Pivoting stalls on these, so that only the worst rows are exchanged.
+  const support::Family stalled = {"stalled", 6,     6,     0,     false, true,
+                                   false,     false, false, false, 0,     0};
+  for (unsigned seed : {2u, 18u, 32u})
+    add_solve("stalled", support::random_batch<double>(stalled, 1, seed), cold);
   for (bool bounds : {false, true}) {
     const auto troubled = support::troubled_batch<double>(bounds);
     for (int64_t member : {1, 2, 4})
