@@ -150,11 +150,12 @@ def test_targets_say_what_holds_and_what_was_not_measured():
 
 
 def test_a_wrong_gradient_and_a_wrong_multiplier_are_seen():
-    case = GpuCase(6, 6, 0, 8, shared=True)
+    case = GpuCase(6, 6, 0, 80, shared=True)  # more members than the sample has
     problem = gpu_measure.problem(case, 0, None)
-    size = gpu_measure.Size(6, 6, 0, 8, threads=1)
+    size = gpu_measure.Size(6, 6, 0, 80, threads=1)
     layer = ROWS["torchqp"].adapter.build(size)
     cpu = gpu_measure.sample(problem)
+    assert 0 < cpu.regular.sum() <= len(cpu.regular) == 64
     subject = gpu_measure.Subject("torchqp", layer, case, [problem])
     assert gpu_measure.judged(subject, cpu)["gradient_error"]["worst"] < 1e-9
     cpu.gradients["G"][:] *= 1.01

@@ -133,6 +133,18 @@ def test_kernels_are_counted_by_name_and_architecture(tmp_path, monkeypatch):
         assert step.failed == failed, step.told
 
 
+def test_cases_of_a_junit_file_are_counted(tmp_path, capsys):
+    file = tmp_path / "results.xml"
+    file.write_text(
+        "<testsuite><testcase/><testcase/><testcase><failure/></testcase>"
+        "<testcase name='d'><skipped/><system-out>first\nno GPU</system-out></testcase></testsuite>"
+    )
+    assert command.bootstrap.count(file) == {"passed": 2, "failed": 1, "skipped": 1}
+    assert capsys.readouterr().out == "d: no GPU\n"
+    nothing = {"passed": 0, "failed": 0, "skipped": 0}
+    assert command.bootstrap.count(tmp_path / "absent.xml") == nothing
+
+
 def test_a_command_that_outlasts_its_time_is_stopped(run, tmp_path):
     with (tmp_path / "log").open("w") as log:
         slow = [sys.executable, "-c", "import time; time.sleep(60)"]
