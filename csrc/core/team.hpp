@@ -33,7 +33,6 @@ namespace torchqp {
 /// Barriers have names, so that a test can switch one off and see who notices.
 enum class Site : int {
   kCholeskyColumn,
-  kCholeskyPanel,
   kCholeskyTrailing,
   kCholeskyEnd,
   kLowerTile,
@@ -151,10 +150,6 @@ struct SerialTeam {
   TORCHQP_HD Scalar* stage() const {
     return nullptr;
   }
-  template <class F>
-  TORCHQP_HD void few(F f) const {
-    f(*this);
-  }
   template <Site kSite, int kCount, class Scalar>
   TORCHQP_HD void max_all(Scalar (&)[kCount]) const {}
   template <Site kSite, int kCount, class Scalar>
@@ -193,20 +188,6 @@ template <class Team, class Scalar>
 inline constexpr int block_size_v = 16;
 template <class Scalar>
 inline constexpr int block_size_v<SerialTeam, Scalar> = 1 << 30;  // all columns: nothing is idle
-
-/// Rows up to which a few lanes are enough for work in small steps.
-inline constexpr int kFewRows = 128;
-
-/// f(team) over a few lanes where `rows` are few, else over all of them. For work in so small steps
-/// that waiting for all lanes costs more than their help. Ends without a sync.
-template <class Team, class F>
-TORCHQP_HD void on_few(const Team& team, int rows, F f) {
-  if (rows <= kFewRows) {
-    team.few(f);
-  } else {
-    f(team);
-  }
-}
 
 /// f(row, first, step) for the rows of a matrix, of whose columns the caller takes first, first +
 /// step, ...: up to kAlong lanes stand side by side along a row, so that what they touch is

@@ -112,10 +112,6 @@ struct Sum {
 /// A part of a warp, or a whole one: 4, 8, 16 or 32 lanes that stand next to each other.
 class NarrowTeam : public detail::SharesWork<NarrowTeam> {
  public:
-  template <class F>
-  TORCHQP_HD void few(F f) const {
-    f(*this);
-  }
   template <class Scalar>
   TORCHQP_HD Scalar* stage() const {
     return nullptr;
@@ -181,23 +177,11 @@ class NarrowTeam : public detail::SharesWork<NarrowTeam> {
   unsigned mask_ = 0;
 };
 
-/// The first warp of a block, for what WideTeam does in small steps.
-class FirstWarp : public NarrowTeam {
- public:
-  TORCHQP_HD FirstWarp() : NarrowTeam(kWarp) {}
-};
-
 /// All threads of a block, whole warps.
 class WideTeam : public detail::SharesWork<WideTeam> {
  public:
   /// Values that the lanes exchange at once, at most.
   static constexpr int kMostValues = 16;
-  template <class F>
-  TORCHQP_HD void few([[maybe_unused]] F f) const {
-#if defined(__CUDA_ARCH__)
-    if (threadIdx.x < kWarp) f(FirstWarp());
-#endif
-  }
   /// Shared memory that a kernel over wide teams takes beside what its plan gives it.
   static constexpr int kSharedBytes =
       static_cast<int>(sizeof(double)) * (kMostThreads / kWarp * kMostValues +
@@ -306,17 +290,3 @@ class WideTeam : public detail::SharesWork<WideTeam> {
 };
 
 }  // namespace torchqp::cuda
-
-namespace torchqp {
-TORCHQP_BEGIN_ISA_NAMESPACE
-
-#ifndef TILE_WIDE
-#define TILE_WIDE 4
-#endif
-template <class Scalar>
-inline constexpr int tile_size_v<cuda::WideTeam, Scalar> = TILE_WIDE;
-template <class Scalar>
-inline constexpr int tile_size_v<cuda::FirstWarp, Scalar> = TILE_WIDE;
-
-TORCHQP_END_ISA_NAMESPACE
-}  // namespace torchqp

@@ -16,59 +16,6 @@ enum class Pivot {
           ///< it at zero
 };
 
-namespace detail {
-
-/// Factors the columns begin .. end - 1 of factor_cholesky, left-looking from `begin` on; ends
-/// without a sync.
-template <class Team, class Scalar>
-TORCHQP_HD_CALL void factor_columns(const Team& team, Scalar* H, int stride, int n, int begin,
-                                    int end, Scalar* inverse_diag, double tolerance,
-                                    Scalar rejected) {
-  constexpr int kTile = tile_size_v<Team, Scalar>;
-  for (int j = begin; j < end; j += kTile) {
-    const Scalar* row = H + j * stride + begin;
-    const int depth = j - begin;
-    // Every lane factors the diagonal tile for itself: cheaper than waiting for one lane to
-    // publish it.
-    Scalar diagonal[kTile][kTile], inverse[kTile], least[kTile];
-    load_tile(diagonal, H + j * stride + j, stride);
-    TORCHQP_UNROLL
-    for (int c = 0; c < kTile; ++c)
-      least[c] =
-          (begin == 0 ? diagonal[c][c] : inverse_diag[j + c]) * broadcast<Scalar>(tolerance);
-    subtract_row_products(diagonal, row, stride, row, stride, depth);
-    TORCHQP_UNROLL
-    for (int c = 0; c < kTile; ++c) {
-      inverse[c] = select(diagonal[c][c] > maximum(least[c], broadcast<Scalar>(0)),
-                          reciprocal_sqrt(diagonal[c][c]), rejected);
-      TORCHQP_UNROLL
-      for (int r = c; r < kTile; ++r) diagonal[r][c] = diagonal[r][c] * inverse[c];
-      TORCHQP_UNROLL
-      for (int k = c + 1; k < kTile; ++k) {
-        TORCHQP_UNROLL
-        for (int r = k; r < kTile; ++r)
-          diagonal[r][k] = fnma(diagonal[r][c], diagonal[k][c], diagonal[r][k]);
-      }
-    }
-    team.for_each_tile(j + kTile, n, kTile, [&](int i) {
-      Scalar tile[kTile][kTile];
-      load_tile(tile, H + i * stride + j, stride);
-      subtract_row_products(tile, H + i * stride + begin, stride, row, stride, depth);
-      solve_tile(tile, diagonal, inverse);
-      store_tile(H + i * stride + j, stride, tile);
-    });
-    team.template sync<Site::kCholeskyColumn>();  // the next column, and what is to the right of
-                                                  // the block, read every row below this one
-    team.single([&] {  // which all lanes have read; no later column reads it
-      store_tile(H + j * stride + j, stride, diagonal);
-      TORCHQP_UNROLL
-      for (int c = 0; c < kTile; ++c) inverse_diag[j + c] = inverse[c];
-    });
-  }
-}
-
-}  // namespace detail
-
 /// Factors a symmetric positive (semi)definite matrix in place, H = L L'.
 ///
 ///   in   H             [n, n]  row-major, rows `stride` apart; lower triangle read
@@ -95,11 +42,46 @@ TORCHQP_HD_CALL void factor_cholesky(const Team& team, Scalar* H, int stride, in
   constexpr int kBlock = block_size_v<Team, Scalar>;
   for (int begin = 0; begin < n; begin += kBlock) {
     const int end = begin + kBlock < n ? begin + kBlock : n;
-    // Columns one after the other are steps for as many lanes as there are tiles below.
-    on_few(team, n - begin, [&](const auto& few) {
-      detail::factor_columns(few, H, stride, n, begin, end, inverse_diag, tolerance, rejected);
-    });
-    team.template sync<Site::kCholeskyPanel>();
+    for (int j = begin; j < end; j += kTile) {
+      const Scalar* row = H + j * stride + begin;
+      const int depth = j - begin;
+      // Every lane factors the diagonal tile for itself: cheaper than waiting for one lane to
+      // publish it.
+      Scalar diagonal[kTile][kTile], inverse[kTile], least[kTile];
+      load_tile(diagonal, H + j * stride + j, stride);
+      TORCHQP_UNROLL
+      for (int c = 0; c < kTile; ++c)
+        least[c] =
+            (begin == 0 ? diagonal[c][c] : inverse_diag[j + c]) * broadcast<Scalar>(tolerance);
+      subtract_row_products(diagonal, row, stride, row, stride, depth);
+      TORCHQP_UNROLL
+      for (int c = 0; c < kTile; ++c) {
+        inverse[c] = select(diagonal[c][c] > maximum(least[c], broadcast<Scalar>(0)),
+                            reciprocal_sqrt(diagonal[c][c]), rejected);
+        TORCHQP_UNROLL
+        for (int r = c; r < kTile; ++r) diagonal[r][c] = diagonal[r][c] * inverse[c];
+        TORCHQP_UNROLL
+        for (int k = c + 1; k < kTile; ++k) {
+          TORCHQP_UNROLL
+          for (int r = k; r < kTile; ++r)
+            diagonal[r][k] = fnma(diagonal[r][c], diagonal[k][c], diagonal[r][k]);
+        }
+      }
+      team.for_each_tile(j + kTile, n, kTile, [&](int i) {
+        Scalar tile[kTile][kTile];
+        load_tile(tile, H + i * stride + j, stride);
+        subtract_row_products(tile, H + i * stride + begin, stride, row, stride, depth);
+        solve_tile(tile, diagonal, inverse);
+        store_tile(H + i * stride + j, stride, tile);
+      });
+      team.template sync<Site::kCholeskyColumn>();  // the next column, and what is to the right of
+                                                    // the block, read every row below this one
+      team.single([&] {  // which all lanes have read; no later column reads it
+        store_tile(H + j * stride + j, stride, diagonal);
+        TORCHQP_UNROLL
+        for (int c = 0; c < kTile; ++c) inverse_diag[j + c] = inverse[c];
+      });
+    }
     if (end == n) break;
     if (Scalar* stage = team.template stage<Scalar>()) {
       Scalar* trailing = H + int64_t{end} * stride + end;

@@ -10,12 +10,23 @@
 namespace torchqp::linalg {
 TORCHQP_BEGIN_ISA_NAMESPACE
 
-namespace detail {
-
-/// x <- L^-1 x; ends without a sync.
+/// x <- L^-1 x.
+///
+///   in      L             [n, n]  row-major, rows `stride` apart; lower triangle read
+///   in      inverse_diag  [n]     1 / L_ii
+///   in/out  x             [n]
+///
+/// Team:    every lane calls with equal arguments; L and x are visible to all on entry; ends with a
+///          sync.
+/// Bitwise: equal for every team size and tile: x_i is one sum over k ascending.
+/// Cost:    n^2/2 fused multiply-adds, n / tile barriers. Right-looking, so that all rows below a
+///          tile work at once.
 template <class Team, class Scalar>
-TORCHQP_HD_CALL void substitute(const Team& team, const Scalar* L, int stride, int n,
-                                const Scalar* inverse_diag, Scalar* x) {
+TORCHQP_HD_CALL void solve_lower(const Team& team, const Scalar* L, int stride, int n,
+                                 const Scalar* inverse_diag, Scalar* x) {
+  if constexpr (rowwise_v<Team, Scalar>) {
+    if (n > strip::kSmallSolve) return strip::solve_lower(L, stride, n, inverse_diag, x);
+  }
   constexpr int kTile = tile_size_v<Team, Scalar>;
   for (int j = 0; j < n; j += kTile) {
     Scalar solved[kTile];
@@ -41,12 +52,13 @@ TORCHQP_HD_CALL void substitute(const Team& team, const Scalar* L, int stride, i
       for (int c = 0; c < kTile; ++c) x[j + c] = solved[c];
     });
   }
+  if (n > 0) team.template sync<Site::kLowerEnd>();
 }
 
-/// x <- L^-T x; ends without a sync.
+/// x <- L^-T x. As solve_lower; x_i is one sum over k descending.
 template <class Team, class Scalar>
-TORCHQP_HD_CALL void substitute_transposed(const Team& team, const Scalar* L, int stride, int n,
-                                           const Scalar* inverse_diag, Scalar* x) {
+TORCHQP_HD_CALL void solve_lower_transposed(const Team& team, const Scalar* L, int stride, int n,
+                                            const Scalar* inverse_diag, Scalar* x) {
   constexpr int kTile = tile_size_v<Team, Scalar>;
   for (int j = n - kTile; j >= 0; j -= kTile) {
     Scalar solved[kTile];
@@ -70,40 +82,6 @@ TORCHQP_HD_CALL void substitute_transposed(const Team& team, const Scalar* L, in
       for (int c = 0; c < kTile; ++c) x[j + c] = solved[c];
     });
   }
-}
-
-}  // namespace detail
-
-/// x <- L^-1 x.
-///
-///   in      L             [n, n]  row-major, rows `stride` apart; lower triangle read
-///   in      inverse_diag  [n]     1 / L_ii
-///   in/out  x             [n]
-///
-/// Team:    every lane calls with equal arguments; L and x are visible to all on entry; ends with a
-///          sync.
-/// Bitwise: equal for every team size and tile: x_i is one sum over k ascending.
-/// Cost:    n^2/2 fused multiply-adds, n / tile barriers. Right-looking, so that all rows below a
-///          tile work at once.
-template <class Team, class Scalar>
-TORCHQP_HD_CALL void solve_lower(const Team& team, const Scalar* L, int stride, int n,
-                                 const Scalar* inverse_diag, Scalar* x) {
-  if constexpr (rowwise_v<Team, Scalar>) {
-    if (n > strip::kSmallSolve) return strip::solve_lower(L, stride, n, inverse_diag, x);
-  }
-  on_few(team, n, [&](const auto& few) {
-    detail::substitute(few, L, stride, n, inverse_diag, x);
-  });
-  if (n > 0) team.template sync<Site::kLowerEnd>();
-}
-
-/// x <- L^-T x. As solve_lower; x_i is one sum over k descending.
-template <class Team, class Scalar>
-TORCHQP_HD_CALL void solve_lower_transposed(const Team& team, const Scalar* L, int stride, int n,
-                                            const Scalar* inverse_diag, Scalar* x) {
-  on_few(team, n, [&](const auto& few) {
-    detail::substitute_transposed(few, L, stride, n, inverse_diag, x);
-  });
   if (n > 0) team.template sync<Site::kUpperEnd>();
 }
 

@@ -82,12 +82,6 @@ class FiberTeam {
     if (lane_ == 0) f();
   }
 
-  /// All lanes: that they need not all take part is a matter of speed.
-  template <class F>
-  void few(F&& f) const {
-    f(*this);
-  }
-
   /// Memory that all lanes see, where the grid stages.
   template <class Scalar>
   Scalar* stage() const {
