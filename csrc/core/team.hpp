@@ -181,6 +181,10 @@ template <class Scalar>
 inline constexpr int tile_size_v<SerialTeam, Scalar> = 3;  // 9 sums and 6 operands of 16 registers
 #endif
 
+/// Sums that one lane works on side by side in a matrix-vector product.
+template <class Team, class Scalar>
+inline constexpr int sums_per_lane_v = tile_size_v<Team, Scalar>;
+
 /// Columns that the blocked routines of linalg finish before they update what is to the right, a
 /// multiple of the tile. The update has an entry for every lane where columns alone would leave
 /// lanes idle.

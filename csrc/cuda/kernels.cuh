@@ -66,7 +66,8 @@ __global__ void solve_kernel(const __grid_constant__ ProblemBatch<T> problem,
         Members(qp::Shape::of<Team, Scalar>(problem.dims), settings, place.arena);
   });
   place.team.template sync<Site::kLoad>();
-  solve_groups(place.team, members, problem, out, kRetry, place.index, place.count);
+  solve_groups(place.team, members, problem, out, kRetry, place.index, place.count,
+               [] { if constexpr (std::is_same_v<Team, NarrowTeam>) keep_pace(); });
 }
 
 template <class Team, class T>
@@ -79,8 +80,11 @@ __global__ void kkt_kernel(const __grid_constant__ KktBatch<T> system,
     new (&members) Members(qp::adjoint_shape<Team, T>(system.dims), place.arena);
   });
   place.team.template sync<Site::kLoad>();
-  for (int64_t i = place.index; i < system.size; i += place.count)
-    members.run(place.team, system, i);
+  for (int64_t round = 0; round * place.count < system.size; ++round) {
+    if constexpr (std::is_same_v<Team, NarrowTeam>) keep_pace();
+    const int64_t i = round * place.count + place.index;
+    if (i < system.size) members.run(place.team, system, i);
+  }
 }
 
 template <class Team, class T>

@@ -15,6 +15,9 @@ int64_t aligned(int64_t bytes) {
   return (bytes + kAlignment - 1) / kAlignment * kAlignment;
 }
 
+/// Warps of one block that keep pace, at most.
+constexpr int64_t kMostPaced = 8;
+
 /// Lanes that a problem keeps busy: one for two rows of its largest matrix, as the tiles are.
 int lanes_for(const Dims& dims) {
   const int rows = std::max(dims.n, dims.m + dims.p);
@@ -69,8 +72,11 @@ int64_t teams_at_once(const LaunchPlan& plan, const Device& device) {
   if (own > device.shared_per_block) return 0;
   const int64_t by_memory = device.shared_per_multiprocessor / (own + device.shared_reserved);
   const int64_t by_threads = device.threads_per_multiprocessor / plan.threads();
-  constexpr int64_t kMostBlocks = 32;
-  return std::min({by_memory, by_threads, kMostBlocks}) * plan.teams;
+  // The solver's steps use what a thread can have.
+  constexpr int64_t kRegisters = 256;
+  const int64_t by_registers =
+      device.registers_per_multiprocessor / (kRegisters * plan.threads());
+  return std::min({by_memory, by_threads, by_registers}) * plan.teams;
 }
 
 LaunchPlan make_plan(const Dims& dims, int64_t size, const Device& device, const Kind& kind) {
@@ -80,8 +86,9 @@ LaunchPlan make_plan(const Dims& dims, int64_t size, const Device& device, const
   plan.teams = plan.wide ? 1 : kWarp / kind.lanes;
   plan.head_bytes = aligned(kind.head_bytes);
   // Latency is hidden by teams side by side, as long as there are members for them.
-  const int64_t wanted = std::min<int64_t>(
-      plan.wide ? 4 : 8, (size + device.multiprocessors - 1) / std::max(1, device.multiprocessors));
+  const int64_t each = (size + device.multiprocessors - 1) / std::max(1, device.multiprocessors);
+  const int64_t wanted = std::min<int64_t>(plan.wide ? 4 : 8, each);
+  const int64_t needed = (each + plan.teams - 1) / plan.teams;  // blocks of a multiprocessor
   int64_t best = -1, chosen_at_once = 1;
   LaunchPlan chosen = plan;
   for (int heat = static_cast<int>(qp::Heat::kData); heat >= -1; --heat) {
@@ -96,6 +103,14 @@ LaunchPlan make_plan(const Dims& dims, int64_t size, const Device& device, const
     if (at_once == 0 || (best > 0 && plan.coldest < qp::Heat::kSystem)) continue;
     if (at_once > best) best = at_once, chosen = plan, chosen_at_once = at_once;
     if (best >= wanted) break;
+  }
+  if (!chosen.wide) {
+    // Warps that keep pace share what they fetch of the code; see keep_pace.
+    const int64_t side_by_side = std::min<int64_t>(chosen_at_once / chosen.teams, kMostPaced);
+    const int64_t fit = device.shared_per_block / std::max<int64_t>(1, chosen.shared_bytes);
+    const int64_t warps = std::max<int64_t>(1, std::min({side_by_side, fit, needed}));
+    chosen.teams *= static_cast<int>(warps), chosen.shared_bytes *= warps;
+    chosen_at_once = std::max<int64_t>(chosen_at_once / chosen.teams, 1) * chosen.teams;
   }
   const int64_t blocks = (size + chosen.teams - 1) / chosen.teams;
   chosen.blocks = std::min(blocks, device.multiprocessors * (chosen_at_once / chosen.teams));

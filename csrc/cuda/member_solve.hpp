@@ -149,16 +149,19 @@ struct MemberSolver {
 /// that follow each other with the same matrices.
 ///
 ///   in  retry  only the members that needs_double names
+///   in  pace   called before each group, equally often by all teams of the launch
 ///
 /// Team: every lane calls with equal arguments; ends with a sync.
-template <class Team, class Scalar, class T>
+template <class Team, class Scalar, class T, class Pace>
 TORCHQP_HD_CALL void solve_groups(const Team& team, MemberSolver<Scalar, T>& members,
                                   const ProblemBatch<T>& problem, const SolutionBatch<T>& out,
-                                  bool retry, int64_t first, int64_t step) {
+                                  bool retry, int64_t first, int64_t step, Pace pace) {
   const qp::MemberOrder order(problem, 1);
   const int64_t times = order.times();
-  for (int64_t place = first * times; place < problem.size; place += step * times) {
-    for (int64_t t = 0; t < times; ++t) {
+  for (int64_t round = 0; round * step * times < problem.size; ++round) {
+    pace();
+    const int64_t place = (round * step + first) * times;
+    for (int64_t t = 0; t < times && place < problem.size; ++t) {
       const int64_t member = order.run(place + t, problem.size).member;
       if (retry && !needs_double(out.status[member])) continue;
       members.run(team, problem, out, order.repeats() && !retry, member);

@@ -49,6 +49,8 @@ cudaError_t query_device(int index, Device& device) {
   if (error == cudaSuccess)
     error = read(device.threads_per_multiprocessor, cudaDevAttrMaxThreadsPerMultiProcessor);
   if (error == cudaSuccess)
+    error = read(device.registers_per_multiprocessor, cudaDevAttrMaxRegistersPerMultiprocessor);
+  if (error == cudaSuccess)
     error = read(device.shared_per_multiprocessor, cudaDevAttrMaxSharedMemoryPerMultiprocessor);
   if (error == cudaSuccess)
     error = read(device.shared_per_block, cudaDevAttrMaxSharedMemoryPerBlockOptin);

@@ -36,6 +36,14 @@ TORCHQP_HD int64_t block_count() {
 #endif
 }
 
+/// Waits for all threads of the block. Between members only: teams of a warp or less then walk
+/// through the solver side by side, and one fetches the instructions for all.
+TORCHQP_HD void keep_pace() {
+#if defined(__CUDA_ARCH__)
+  __syncthreads();
+#endif
+}
+
 /// How many teams of so many lanes the block has, and which of them this thread belongs to.
 TORCHQP_HD int teams_in_block([[maybe_unused]] int lanes) {
 #if defined(__CUDA_ARCH__)
@@ -290,3 +298,18 @@ class WideTeam : public detail::SharesWork<WideTeam> {
 };
 
 }  // namespace torchqp::cuda
+
+namespace torchqp {
+TORCHQP_BEGIN_ISA_NAMESPACE
+
+/// A block has a lane for every sum.
+template <class Scalar>
+inline constexpr int sums_per_lane_v<cuda::WideTeam, Scalar> = 1;
+#ifndef WIDE_BLOCK
+#define WIDE_BLOCK 16
+#endif
+template <class Scalar>
+inline constexpr int block_size_v<cuda::WideTeam, Scalar> = WIDE_BLOCK;
+
+TORCHQP_END_ISA_NAMESPACE
+}  // namespace torchqp

@@ -30,7 +30,7 @@ TORCHQP_HD_CALL void multiply(const Team& team, const Scalar* A, int stride, int
       return strip::multiply<strip::Sign::kPlus>(A, stride, rows, cols, x, y,
                                                  kInto == Into::kReplace);
   }
-  constexpr int kTile = tile_size_v<Team, Scalar>;
+  constexpr int kTile = sums_per_lane_v<Team, Scalar>;
   team.for_each_tile(0, rows, kTile, [&](int i) {
     Scalar sum[kTile];
     TORCHQP_UNROLL
@@ -53,7 +53,7 @@ TORCHQP_HD_CALL void multiply_transposed(const Team& team, const Scalar* A, int 
     if (cols > kSmall)
       return strip::multiply_transposed(A, stride, rows, cols, x, y, kInto == Into::kReplace);
   }
-  constexpr int kTile = tile_size_v<Team, Scalar>;
+  constexpr int kTile = sums_per_lane_v<Team, Scalar>;
   team.for_each_tile(0, cols, kTile, [&](int j) {
     Scalar sum[kTile];
     TORCHQP_UNROLL

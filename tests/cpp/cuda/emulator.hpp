@@ -18,7 +18,7 @@
 namespace torchqp::cuda {
 
 /// A GPU of the size of an H100, whose plans the tests run.
-inline constexpr Device kDevice{132, 2048, 233472, 232448, 1024};
+inline constexpr Device kDevice{132, 2048, 65536, 233472, 232448, 1024};
 
 /// In which order the emulated lanes run.
 struct Schedule {
@@ -68,7 +68,7 @@ void emulate_solve(const ProblemBatch<T>& problem, const Settings& settings,
         new (&members) Members(qp::Shape::of<Team, Scalar>(problem.dims), settings, memory.arena);
       });
       team.template sync<Site::kLoad>();
-      solve_groups(team, members, problem, out, retry, index, count);
+      solve_groups(team, members, problem, out, retry, index, count, [] {});
     });
     EXPECT_TRUE(memory.intact());
   }

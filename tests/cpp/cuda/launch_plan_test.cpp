@@ -11,7 +11,7 @@ namespace torchqp::cuda {
 namespace {
 
 /// The least GPU that CUDA 13 knows (7.5), and an H100.
-constexpr Device kSmallDevice{40, 1024, 65536, 65536, 0};
+constexpr Device kSmallDevice{40, 1024, 65536, 65536, 65536, 0};
 
 Dims dims_of(int n, int m, int p, bool bounds = false, bool diagonal = false) {
   Dims dims;
