@@ -305,11 +305,6 @@ TORCHQP_BEGIN_ISA_NAMESPACE
 /// A block has a lane for every sum.
 template <class Scalar>
 inline constexpr int sums_per_lane_v<cuda::WideTeam, Scalar> = 1;
-#ifndef WIDE_BLOCK
-#define WIDE_BLOCK 16
-#endif
-template <class Scalar>
-inline constexpr int block_size_v<cuda::WideTeam, Scalar> = WIDE_BLOCK;
 
 TORCHQP_END_ISA_NAMESPACE
 }  // namespace torchqp
