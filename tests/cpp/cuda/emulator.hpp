@@ -20,10 +20,16 @@ namespace torchqp::cuda {
 /// A GPU of the size of an H100, whose plans the tests run.
 inline constexpr Device kDevice{132, 2048, 65536, 233472, 232448, 1024};
 
-/// In which order the emulated lanes run.
+/// In which order the emulated lanes run, and who takes the members.
 struct Schedule {
   support::LaneOrder order = support::LaneOrder::kForward;
   uint64_t seed = 0;
+  bool one_team = false;  ///< one team takes all members, not as many as the plan has
+
+  LaunchPlan of(LaunchPlan plan) const {
+    if (one_team) plan.blocks = plan.teams = 1;
+    return plan;
+  }
 };
 
 /// The memory of one team, split as the plan says; guarded and poisoned.
@@ -51,15 +57,14 @@ class TeamMemory {
   support::Scratch scratch_;
 };
 
-/// What solve_kernel does, in the precision of Scalar.
+/// What solve_kernel does, in the precision of Scalar; all teams on the lanes of `grid`.
 template <class Scalar, class T>
 void emulate_solve(const ProblemBatch<T>& problem, const Settings& settings,
                    const SolutionBatch<T>& out, const LaunchPlan& plan, bool retry,
-                   const Schedule& schedule) {
+                   support::FiberGrid& grid) {
   using Team = support::FiberTeam;
   using Members = MemberSolver<Scalar, T>;
   const int64_t count = plan.blocks * plan.teams;
-  support::FiberGrid grid(plan.lanes, schedule.order, schedule.seed);
   for (int64_t index = 0; index < count; ++index) {
     TeamMemory<Scalar> memory(plan, problem.dims);
     auto& members = *reinterpret_cast<Members*>(memory.head);
@@ -81,22 +86,22 @@ void emulate_solve_batch(const ProblemBatch<T>& problem, Settings settings,
                          const Schedule& schedule = {}) {
   settings.convexity_tolerance =
       std::max(settings.convexity_tolerance, default_settings<T>().convexity_tolerance);
-  emulate_solve<T>(problem, settings, out, plan_solve<T>(problem.dims, problem.size, device), false,
-                   schedule);
-  if (sizeof(T) == sizeof(double)) return;
-  emulate_solve<double>(problem, settings, out,
-                        plan_solve<double>(problem.dims, problem.size, device), true, schedule);
+  const auto launch = [&](auto precision, bool retry) {
+    using Scalar = decltype(precision);
+    const LaunchPlan plan = schedule.of(plan_solve<Scalar>(problem.dims, problem.size, device));
+    support::FiberGrid grid(plan.lanes, schedule.order, schedule.seed);
+    emulate_solve<Scalar>(problem, settings, out, plan, retry, grid);
+  };
+  launch(T(), false);
+  if (sizeof(T) < sizeof(double)) launch(double(), true);
 }
 
-/// What kkt_batch does.
+/// What kkt_kernel does; all teams on the lanes of `grid`.
 template <class T>
-void emulate_kkt_batch(const KktBatch<T>& system, const Device& device,
-                       const Schedule& schedule = {}) {
+void emulate_kkt(const KktBatch<T>& system, const LaunchPlan& plan, support::FiberGrid& grid) {
   using Team = support::FiberTeam;
   using Members = MemberAdjoint<T>;
-  const LaunchPlan plan = plan_kkt<T>(system.dims, system.size, device);
   const int64_t count = plan.blocks * plan.teams;
-  support::FiberGrid grid(plan.lanes, schedule.order, schedule.seed);
   for (int64_t index = 0; index < count; ++index) {
     TeamMemory<T> memory(plan, system.dims);
     auto& members = *reinterpret_cast<Members*>(memory.head);
@@ -108,6 +113,15 @@ void emulate_kkt_batch(const KktBatch<T>& system, const Device& device,
     });
     EXPECT_TRUE(memory.intact());
   }
+}
+
+/// What kkt_batch does.
+template <class T>
+void emulate_kkt_batch(const KktBatch<T>& system, const Device& device,
+                       const Schedule& schedule = {}) {
+  const LaunchPlan plan = schedule.of(plan_kkt<T>(system.dims, system.size, device));
+  support::FiberGrid grid(plan.lanes, schedule.order, schedule.seed);
+  emulate_kkt(system, plan, grid);
 }
 
 }  // namespace torchqp::cuda

@@ -2,6 +2,7 @@
 // Ways to run one body: by the serial team, or by emulated teams of several sizes and lane orders.
 
 #include <cstdint>
+#include <initializer_list>
 #include <string>
 
 #include "core/team.hpp"
@@ -28,10 +29,10 @@ struct FiberLaunch {
   }
 };
 
-/// Calls f(launch, description) for teams of 3, 7 and 32 lanes in forward, reverse and two shuffled
-/// orders. The sizes: odd ones, which no power-of-two assumption survives, and a warp.
-template <class F>
-void for_each_fiber_launch(F f) {
+/// Calls f(launch, description) for teams of so many lanes in forward, reverse and two shuffled
+/// orders, staged and not.
+template <class Sizes, class F>
+void for_each_fiber_launch(const Sizes& sizes, F f) {
   struct Order {
     LaneOrder order;
     uint64_t seed;
@@ -41,13 +42,19 @@ void for_each_fiber_launch(F f) {
                           {LaneOrder::kReverse, 0, "reverse"},
                           {LaneOrder::kShuffled, 1, "shuffled (seed 1)"},
                           {LaneOrder::kShuffled, 2, "shuffled (seed 2)"}};
-  for (int lanes : {3, 7, 32})
+  for (int lanes : sizes)
     for (const Order& order : orders)
       for (bool staged : {false, true}) {
         FiberGrid grid(lanes, order.order, order.seed, staged);
         f(FiberLaunch{grid},
           std::to_string(lanes) + " lanes, " + order.name + (staged ? ", staged" : ""));
       }
+}
+
+/// The same for a few sizes: odd ones, which no power-of-two assumption survives, and a warp.
+template <class F>
+void for_each_fiber_launch(F f) {
+  for_each_fiber_launch(std::initializer_list<int>{3, 7, 32}, f);
 }
 
 }  // namespace torchqp::support

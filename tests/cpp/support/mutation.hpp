@@ -7,36 +7,27 @@
 #include <string>
 #include <vector>
 
-#include "support/launch.hpp"
+#include "support/team_case.hpp"
 
 namespace torchqp::support {
 
-/// One computation over a team: its outputs, one after the other.
-struct TeamCase {
-  std::string name;
-  std::function<std::vector<double>()> serial;
-  std::function<std::vector<double>(FiberGrid&)> on_grid;
-};
-
-/// compute(launch) -> std::vector<double>, for SerialLaunch and FiberLaunch.
-template <class Compute>
-TeamCase team_case(std::string name, Compute compute) {
-  return {std::move(name), [compute] { return compute(SerialLaunch{}); },
-          [compute](FiberGrid& grid) { return compute(FiberLaunch{grid}); }};
-}
-
 struct BarrierReport {
-  std::vector<Barrier> barriers;   ///< all that were waited at
-  std::vector<Barrier> unnoticed;  ///< those whose absence changed nothing
+  std::vector<Barrier> barriers;       ///< all that were waited at, and asked for
+  std::vector<std::string> missed_by;  ///< of each, the first case that its absence changes, or ""
 
+  std::vector<Barrier> unnoticed() const;
   /// "file:line" of each unnoticed barrier.
   std::vector<std::string> unnoticed_places() const;
   /// Names of barriers (Site) that were waited at and of which no one was noticed.
   std::vector<int> unnoticed_sites() const;
+  /// A line for each barrier: place, name, and which case misses it.
+  std::string table() const;
 };
 
-/// Runs the cases whole, then without each barrier. Throws std::logic_error when a whole run
-/// differs from the serial one.
-BarrierReport switch_off_barriers(const std::vector<TeamCase>& cases);
+/// Runs the cases whole, then without each barrier that `asked` names. Throws std::logic_error when
+/// a whole run differs from the serial one.
+BarrierReport switch_off_barriers(
+    const std::vector<TeamCase>& cases,
+    const std::function<bool(const Barrier&)>& asked = [](const Barrier&) { return true; });
 
 }  // namespace torchqp::support
