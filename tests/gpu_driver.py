@@ -11,6 +11,7 @@ problems for every width of a team of threads (csrc/cuda/launch_plan.cpp).
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Iterator
 
@@ -108,4 +109,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    status = main()
+    sys.stdout.flush()
+    # Not sys.exit: torch's backward threads may still want the interpreter's lock when it goes, which
+    # ends the process with "terminate called without an active exception".
+    os._exit(status)

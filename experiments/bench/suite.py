@@ -75,7 +75,12 @@ def significant(value: Any, digits: int = 5) -> Any:
 
 
 def commit(recorded: str | None) -> str | None:
-    """The commit, with a ``+`` only where something else than this benchmark's output differs."""
+    """The commit, with a ``+`` only where something else than this benchmark's output differs.
+
+    TORCHQP_COMMIT says it where the sources are no clone.
+    """
+    if given := os.environ.get("TORCHQP_COMMIT"):
+        return given
     if recorded is None or not recorded.endswith("+"):
         return recorded
     command = ["git", "status", "--porcelain", "--", ".", *_GENERATED]

@@ -101,6 +101,13 @@ def test_a_sanitizer_is_clean_only_if_it_saw_the_end(text, clean):
     assert command.summary(text) == clean
 
 
+def test_a_sanitizer_of_all_kernels_is_clean_where_it_names_none_of_ours():
+    text = "9 batches on cuda\n=========     at {}::kernel\n========= ERROR SUMMARY: 1 error"
+    assert command.summary(text.format("at::native"), others=True)
+    assert not command.summary(text.format("torchqp::cuda"), others=True)
+    assert not command.summary(text.format("torchqp::cuda").replace("batches", ""), others=True)
+
+
 def test_a_sanitizer_that_finds_something_fails_and_leaves_its_text(run, tmp_path, monkeypatch):
     fake = tmp_path / "compute-sanitizer"
     fake.write_text(
