@@ -14,7 +14,15 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 import torchqp  # noqa: E402
-from experiments.bench import figures, gpu, gpu_measure, peer_layers, tables, torch_ipm  # noqa: E402
+from experiments.bench import (  # noqa: E402
+    figures,
+    gpu,
+    gpu_measure,
+    gpu_occupancy,
+    peer_layers,
+    tables,
+    torch_ipm,
+)
 from experiments.bench.gpu_adapters import GROUPS, ROWS, of_group  # noqa: E402
 from experiments.bench.gpu_measure import COLUMNS, GpuCase, gpu_case  # noqa: E402
 from experiments.bench.problems import (  # noqa: E402
@@ -227,3 +235,37 @@ def test_table_of_the_gpu(record):
     assert "not measured" in text
     assert math.isfinite(record["cases"][0]["ratios"]["torch-ipm"]["forward"])
     assert "cupiqp at 6,6,2,8" in text
+
+
+def test_the_blocks_of_a_multiprocessor_are_bounded_by_what_is_short():
+    device = {"multiprocessors": 132, "threads": 2048, "registers": 65536, "shared": 233472}
+    warp, block = {"lanes": 8, "teams": 4}, {"lanes": 256, "teams": 1}
+    cases = [
+        (warp, 1000, 255, 8),  # two warps with 256 registers a scheduler
+        (warp, 1000, 32, 32),  # blocks
+        (warp, 50_000, 32, 4),  # shared memory
+        (block, 1000, 255, 1),
+        (block, 1000, 32, 8),  # threads
+    ]
+    for plan, shared, registers, expected in cases:
+        kernel = {"registers": registers, "shared": 1024}
+        plan = plan | {"shared_bytes": shared}
+        assert gpu_occupancy.resident_blocks(plan, kernel, device) == expected
+
+
+def test_the_floor_of_a_target_is_arithmetic_or_memory():
+    assert gpu_occupancy.problem_bytes(10, 10, 0) == 2000
+    device = {"multiprocessors": 132, "threads": 2048, "registers": 65536, "shared": 233472}
+    usage = {
+        f"solve_kernel<{team}, double, double>": {"registers": 255, "shared": 1024}
+        for team in ("NarrowTeam", "WideTeam")
+    }
+    plan = {"teams": 4, "lanes": 8, "wide": False, "blocks": 1000, "shared_bytes": 40_000}
+    wide = {"teams": 1, "lanes": 256, "wide": True, "blocks": 64, "shared_bytes": 40_000}
+    plans = [plan | {"case": "10,10,0,100000"}, wide | {"case": "500,500,100,64"}]
+    rows = gpu_occupancy.lines(usage, {"device": device, "plans": plans})
+    assert [len(row) for row in rows] == [len(gpu_occupancy.HEAD)] * 2
+    small, large = (dict(zip(gpu_occupancy.HEAD, row, strict=True)) for row in rows)
+    assert (small["teams / MP"], small["warps / MP"], small["occupancy"]) == ("20", "5", "8%")
+    assert (small["bound, ms"], small["by"], small["target, ms"]) == ("0.047", "memory", "1")
+    assert (large["warps / MP"], large["bound, ms"], large["by"]) == ("8", "1.523", "arithmetic")

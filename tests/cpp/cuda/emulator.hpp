@@ -8,6 +8,7 @@
 #include <new>
 #include <type_traits>
 
+#include "cuda/h100.hpp"
 #include "cuda/launch_plan.hpp"
 #include "cuda/member_kkt.hpp"
 #include "cuda/member_solve.hpp"
@@ -16,9 +17,6 @@
 #include "support/scratch.hpp"
 
 namespace torchqp::cuda {
-
-/// A GPU of the size of an H100, whose plans the tests run.
-inline constexpr Device kDevice{132, 2048, 65536, 233472, 232448, 1024};
 
 /// In which order the emulated lanes run, and who takes the members.
 struct Schedule {
