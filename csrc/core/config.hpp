@@ -4,7 +4,11 @@
 
 #if defined(__CUDACC__)
 #define TORCHQP_HD __host__ __device__ __forceinline__
+#if defined(__CUDA_ARCH__)
 #define TORCHQP_UNROLL _Pragma("unroll")
+#else
+#define TORCHQP_UNROLL  // the host's half of a .cu file, which no one runs
+#endif
 #elif defined(__clang__)
 #define TORCHQP_HD inline __attribute__((always_inline))
 #define TORCHQP_UNROLL _Pragma("clang loop unroll(full)")
@@ -15,7 +19,7 @@
 
 // A loop that a GPU's compiler leaves as it is: laid out several times over, the solver does not fit
 // the instruction cache, and few entries are left for each lane.
-#if defined(__CUDACC__)
+#if defined(__CUDA_ARCH__)
 #define TORCHQP_ROLLED _Pragma("unroll 1")
 #else
 #define TORCHQP_ROLLED

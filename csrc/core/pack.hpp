@@ -428,8 +428,9 @@ namespace detail {
 
 /// The bits of a number that are its exponent.
 template <class T>
-inline constexpr IntOf<T> exponent_bits_v =
-    sizeof(T) == 8 ? static_cast<IntOf<T>>(0x7ff0000000000000) : 0x7f800000;
+inline constexpr IntOf<T> exponent_bits_v = sizeof(T) == 8
+                                                ? static_cast<IntOf<T>>(0x7ff0000000000000)
+                                                : 0x7f800000;
 
 /// The power of two at or below a positive number.
 template <class T>

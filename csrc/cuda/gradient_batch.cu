@@ -70,8 +70,8 @@ cudaError_t gradient_batch(const GradientBatch<T>& batch, const Device& /*device
   const int64_t least = (batch.size + kMostBlocks - 1) / kMostBlocks;
   const int64_t members = std::max({int64_t{1}, kEntriesPerBlock / largest, least});
   const int64_t blocks = (batch.size + members - 1) / members;
-  gradient_kernel<T><<<static_cast<unsigned>(blocks), kThreads, 0, stream>>>(
-      batch, static_cast<int>(members));
+  gradient_kernel<T>
+      <<<static_cast<unsigned>(blocks), kThreads, 0, stream>>>(batch, static_cast<int>(members));
   return cudaGetLastError();
 }
 

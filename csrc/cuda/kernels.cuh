@@ -62,12 +62,12 @@ __global__ void solve_kernel(const __grid_constant__ ProblemBatch<T> problem,
   Place<Team, Scalar> place(split, shared_memory, workspace);
   Members& members = *static_cast<Members*>(place.head);
   place.team.single([&] {
-    new (&members)
-        Members(qp::Shape::of<Team, Scalar>(problem.dims), settings, place.arena);
+    new (&members) Members(qp::Shape::of<Team, Scalar>(problem.dims), settings, place.arena);
   });
   place.team.template sync<Site::kLoad>();
-  solve_groups(place.team, members, problem, out, kRetry, place.index, place.count,
-               [] { if constexpr (std::is_same_v<Team, NarrowTeam>) keep_pace(); });
+  solve_groups(place.team, members, problem, out, kRetry, place.index, place.count, [] {
+    if constexpr (std::is_same_v<Team, NarrowTeam>) keep_pace();
+  });
 }
 
 template <class Team, class T>
@@ -76,9 +76,8 @@ __global__ void kkt_kernel(const __grid_constant__ KktBatch<T> system,
   using Members = MemberAdjoint<T>;
   Place<Team, T> place(split, shared_memory, workspace);
   Members& members = *static_cast<Members*>(place.head);
-  place.team.single([&] {
-    new (&members) Members(qp::adjoint_shape<Team, T>(system.dims), place.arena);
-  });
+  place.team.single(
+      [&] { new (&members) Members(qp::adjoint_shape<Team, T>(system.dims), place.arena); });
   place.team.template sync<Site::kLoad>();
   for (int64_t round = 0; round * place.count < system.size; ++round) {
     if constexpr (std::is_same_v<Team, NarrowTeam>) keep_pace();

@@ -74,8 +74,7 @@ int64_t teams_at_once(const LaunchPlan& plan, const Device& device) {
   const int64_t by_threads = device.threads_per_multiprocessor / plan.threads();
   // The solver's steps use what a thread can have.
   constexpr int64_t kRegisters = 256;
-  const int64_t by_registers =
-      device.registers_per_multiprocessor / (kRegisters * plan.threads());
+  const int64_t by_registers = device.registers_per_multiprocessor / (kRegisters * plan.threads());
   return std::min({by_memory, by_threads, by_registers}) * plan.teams;
 }
 
@@ -123,9 +122,10 @@ LaunchPlan make_plan(const Dims& dims, int64_t size, const Device& device, const
 template <class Scalar>
 LaunchPlan plan_solve(const Dims& dims, int64_t size, const Device& device) {
   const int lanes = lanes_for(dims);
-  return make_plan(dims, size, device,
-                   {lanes, sizeof(MemberSolver<Scalar, Scalar>),
-                    lanes > kWarp ? solve_parts<WideTeam, Scalar> : solve_parts<NarrowTeam, Scalar>});
+  return make_plan(
+      dims, size, device,
+      {lanes, sizeof(MemberSolver<Scalar, Scalar>),
+       lanes > kWarp ? solve_parts<WideTeam, Scalar> : solve_parts<NarrowTeam, Scalar>});
 }
 
 template <class Scalar>

@@ -19,7 +19,7 @@ struct LaunchPlan {
   int teams = 0;      ///< of a block
   int64_t blocks = 0;
   qp::Heat coldest = qp::Heat::kVector;  ///< pieces of the arena up to this heat are hot
-  bool hot = false;                      ///< whether the hot pieces lie in shared memory, or all in the workspace
+  bool hot = false;        ///< whether the hot pieces lie in shared memory, or all in the workspace
   int64_t head_bytes = 0;  ///< of one team
   int64_t hot_bytes = 0;   ///< of one team
   int64_t cold_bytes = 0;  ///< of one team

@@ -56,8 +56,7 @@ struct MemberAdjoint {
   /// The inverse of MemberSolver::save_factor. In the dual form the rows that hold must have been
   /// listed. Team: every lane calls; ends without a sync.
   template <class Team>
-  TORCHQP_HD_CALL void load_factor(const Team& team, const StridedArray<T>& from,
-                                   int64_t member) {
+  TORCHQP_HD_CALL void load_factor(const Team& team, const StridedArray<T>& from, int64_t member) {
     const bool given = from.data != nullptr && !adjoint.data.shape.diagonal;
     const T* start = given ? from.data + from.batch.offset(member) : nullptr;
     team.single([&] { adjoint.factor_tag[0] = given ? start[0] : T(0); });

@@ -111,9 +111,8 @@ struct MemberSolver {
       const int at = i < s.m ? i : s.mp + i - s.m;
       active[i] = solved ? static_cast<int8_t>(result.active[at]) : int8_t{0};
     });
-    team.for_each(4, [&](int i) {
-      out.residuals[member * 4 + i] = static_cast<T>(result.residuals[i]);
-    });
+    team.for_each(
+        4, [&](int i) { out.residuals[member * 4 + i] = static_cast<T>(result.residuals[i]); });
     team.single([&] {
       out.status[member] = static_cast<int32_t>(status);
       out.iterations[member] = static_cast<int32_t>(result.iterations[0]);

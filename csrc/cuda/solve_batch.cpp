@@ -21,8 +21,7 @@ cudaError_t launch(const void* kernel, const LaunchPlan& plan, void* workspace, 
   const cudaError_t error =
       cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
   if (error != cudaSuccess) return error;
-  Split split{plan.lanes,      plan.hot,       plan.coldest,
-              plan.head_bytes, plan.hot_bytes, plan.cold_bytes};
+  Split split{plan.lanes, plan.hot, plan.coldest, plan.head_bytes, plan.hot_bytes, plan.cold_bytes};
   void* parameters[] = {const_cast<void*>(static_cast<const void*>(&arguments))..., &split,
                         &workspace};
   return cudaLaunchKernel(kernel, dim3(static_cast<unsigned>(plan.blocks)),
@@ -93,11 +92,11 @@ cudaError_t kkt_batch(const KktBatch<T>& system, const Device& device, void* wor
   return launch(kernels<T>(plan).kkt, plan, workspace, stream, system);
 }
 
-#define TORCHQP_INSTANTIATE(T)                                                                     \
-  template size_t solve_workspace_bytes<T>(const Dims&, int64_t, const Device&);                   \
-  template cudaError_t solve_batch(const ProblemBatch<T>&, const Settings&,                        \
-                                   const SolutionBatch<T>&, const Device&, void*, cudaStream_t);   \
-  template size_t kkt_workspace_bytes<T>(const Dims&, int64_t, const Device&);                     \
+#define TORCHQP_INSTANTIATE(T)                                                                   \
+  template size_t solve_workspace_bytes<T>(const Dims&, int64_t, const Device&);                 \
+  template cudaError_t solve_batch(const ProblemBatch<T>&, const Settings&,                      \
+                                   const SolutionBatch<T>&, const Device&, void*, cudaStream_t); \
+  template size_t kkt_workspace_bytes<T>(const Dims&, int64_t, const Device&);                   \
   template cudaError_t kkt_batch(const KktBatch<T>&, const Device&, void*, cudaStream_t);
 TORCHQP_INSTANTIATE(float)
 TORCHQP_INSTANTIATE(double)

@@ -131,8 +131,12 @@ class NarrowTeam : public detail::SharesWork<NarrowTeam> {
     mask_ = (size == kWarp ? ~0u : (1u << size) - 1) << first;
 #endif
   }
-  TORCHQP_HD int lane() const { return lane_; }
-  TORCHQP_HD int size() const { return size_; }
+  TORCHQP_HD int lane() const {
+    return lane_;
+  }
+  TORCHQP_HD int size() const {
+    return size_;
+  }
   template <Site kSite>
   TORCHQP_HD void sync() const {
 #if defined(__CUDA_ARCH__)
@@ -165,8 +169,7 @@ class NarrowTeam : public detail::SharesWork<NarrowTeam> {
       first = false;
     }
     TORCHQP_ROLLED for (int offset = size_ < kSumParts ? size_ / 2 : kSumParts / 2; offset > 0;
-                        offset /= 2)
-        detail::exchange(mask_, offset, result, detail::Sum());
+                        offset /= 2) detail::exchange(mask_, offset, result, detail::Sum());
     __syncwarp(mask_);
 #endif
   }
@@ -192,8 +195,8 @@ class WideTeam : public detail::SharesWork<WideTeam> {
   static constexpr int kMostValues = 16;
   /// Shared memory that a kernel over wide teams takes beside what its plan gives it.
   static constexpr int kSharedBytes =
-      static_cast<int>(sizeof(double)) * (kMostThreads / kWarp * kMostValues +
-                                          linalg::staged::kScalars);
+      static_cast<int>(sizeof(double)) *
+      (kMostThreads / kWarp * kMostValues + linalg::staged::kScalars);
 
   TORCHQP_HD int lane() const {
 #if defined(__CUDA_ARCH__)

@@ -58,7 +58,8 @@ TORCHQP_HD void multiply(const Team& team, Scalar* stage, int rows, int cols, in
   const auto bring = [&](Scalar* to_stage, int first, int length, int count, int k, int deep,
                          const auto& entry) {
     team.for_each(length * kDepth, [&](int at) {
-      const int row = along_k ? at / kDepth : at % length, column = along_k ? at % kDepth : at / length;
+      const int row = along_k ? at / kDepth : at % length,
+                column = along_k ? at % kDepth : at / length;
       const bool inside = first + row < count && column < deep;
       to_stage[column * kColumn + row] =
           inside ? entry(first + row, k + column) : broadcast<Scalar>(0);
@@ -93,11 +94,9 @@ TORCHQP_HD void multiply(const Team& team, Scalar* stage, int rows, int cols, in
         for (int column = 0; column < deep && computes; ++column) {
           Scalar left[kSide], right[kSide];
           TORCHQP_UNROLL
-          for (int r = 0; r < kSide; ++r)
-            left[r] = x_stage[column * kColumn + my_row + r * high];
+          for (int r = 0; r < kSide; ++r) left[r] = x_stage[column * kColumn + my_row + r * high];
           TORCHQP_UNROLL
-          for (int c = 0; c < kSide; ++c)
-            right[c] = y_stage[column * kColumn + my_col + c * wide];
+          for (int c = 0; c < kSide; ++c) right[c] = y_stage[column * kColumn + my_col + c * wide];
           TORCHQP_UNROLL
           for (int r = 0; r < kSide; ++r) {
             TORCHQP_UNROLL

@@ -65,7 +65,10 @@ struct Adjoint {
         ruiz(arena.take(2 * (int64_t{s.np} + s.mp + s.pp))),
         instead(arena),
         dual(data, scale, Settings{}, prefers_dual(s) ? arena : nowhere),
-        condensed(data, scale, Settings{}, s.diagonal ? nowhere : arena.overlays ? instead : arena),
+        condensed(data, scale, Settings{},
+                  s.diagonal       ? nowhere
+                  : arena.overlays ? instead
+                                   : arena),
         diagonal(data, scale, Settings{}, s.diagonal ? arena : nowhere) {
     arena.join(instead);
   }

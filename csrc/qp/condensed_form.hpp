@@ -31,11 +31,9 @@ struct CondensedForm : PrimalForm<CondensedForm<Scalar>, Scalar> {
       : PrimalForm<CondensedForm<Scalar>, Scalar>(problem, units, choice, arena) {
     const Shape& s = problem.shape;
     base = arena.take(int64_t{s.np} * s.np, Heat::kSystem),
-    H = arena.take(int64_t{s.np} * s.np, Heat::kFactor),
-    inverse_H = arena.take(s.np);
+    H = arena.take(int64_t{s.np} * s.np, Heat::kFactor), inverse_H = arena.take(s.np);
     U = arena.take(int64_t{s.pp} * s.np, Heat::kSetup),
-    S = arena.take(int64_t{s.pp} * s.pp, Heat::kFactor),
-    inverse_S = arena.take(s.pp);
+    S = arena.take(int64_t{s.pp} * s.pp, Heat::kFactor), inverse_S = arena.take(s.pp);
     g = arena.take(s.np), ones = arena.take(s.pp);
   }
 

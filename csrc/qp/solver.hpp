@@ -58,7 +58,10 @@ struct Solver {
         settings(choice),
         instead(arena),
         dual(data, scale, settings, prefers_dual(s) ? arena : nowhere),
-        condensed(data, scale, settings, s.diagonal ? nowhere : arena.overlays ? instead : arena),
+        condensed(data, scale, settings,
+                  s.diagonal       ? nowhere
+                  : arena.overlays ? instead
+                                   : arena),
         diagonal(data, scale, settings, s.diagonal ? arena : nowhere) {
     arena.join(instead);
   }
