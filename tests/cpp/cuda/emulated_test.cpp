@@ -103,6 +103,25 @@ TYPED_TEST(Emulated, SharedMatricesHaveTheBitsOfTheCpu) {
   }
 }
 
+TYPED_TEST(Emulated, OneMatrixOfItsOwnIsEnoughToFormAnew) {
+  using T = TypeParam;
+  for (const Family& family : support::families()) {
+    SCOPED_TRACE(family.name);
+    const auto own = support::random_batch<T>(family, 3, 17);
+    for (int which = 0; which < 3; ++which) {
+      auto batch = own.pick({0, 0, 0});
+      std::vector<T>* const values[] = {&batch.Q, &batch.G, &batch.A};
+      *values[which] = which == 0 ? own.Q : which == 1 ? own.G : own.A;
+      ProblemBatch<T> problem = batch.view();
+      StridedArray<T>* const matrices[] = {&problem.Q, &problem.G, &problem.A};
+      for (int other = 0; other < 3; ++other)
+        if (other != which) matrices[other]->batch.ndim = 0;
+      const QpSolutions<T> solutions = expect_cpu_bits(problem, true);
+      EXPECT_TRUE(is_solved(solutions.status(0)));
+    }
+  }
+}
+
 TYPED_TEST(Emulated, EveryLinearisedSystemHasTheBitsOfTheCpu) {
   for (const Family& family : support::families()) {
     SCOPED_TRACE(family.name);
