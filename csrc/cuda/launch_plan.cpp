@@ -41,7 +41,7 @@ struct Kind {
   Parts (*parts)(const Dims&, qp::Heat);
 };
 
-template <class Scalar, class Object, class Make>
+template <class Scalar, class Make>
 Parts count(qp::Heat coldest, const Make& make) {
   qp::Arena<Scalar> arena;
   arena.coldest = coldest, arena.overlays = true;
@@ -53,7 +53,7 @@ Parts count(qp::Heat coldest, const Make& make) {
 template <class Team, class Scalar>
 Parts solve_parts(const Dims& dims, qp::Heat coldest) {
   using Object = MemberSolver<Scalar, Scalar>;
-  return count<Scalar, Object>(coldest, [&](qp::Arena<Scalar>& arena) {
+  return count<Scalar>(coldest, [&](qp::Arena<Scalar>& arena) {
     Object(qp::Shape::of<Team, Scalar>(dims), Settings{}, arena);
   });
 }
@@ -61,12 +61,12 @@ Parts solve_parts(const Dims& dims, qp::Heat coldest) {
 template <class Team, class Scalar>
 Parts kkt_parts(const Dims& dims, qp::Heat coldest) {
   using Object = MemberAdjoint<Scalar>;
-  return count<Scalar, Object>(coldest, [&](qp::Arena<Scalar>& arena) {
+  return count<Scalar>(coldest, [&](qp::Arena<Scalar>& arena) {
     Object(qp::adjoint_shape<Team, Scalar>(dims), arena);
   });
 }
 
-/// Teams that a multiprocessor holds at once, at `bytes` of shared memory each.
+/// Teams that a multiprocessor holds at once.
 int64_t teams_at_once(const LaunchPlan& plan, const Device& device) {
   const int64_t own = plan.shared_bytes + (plan.wide ? WideTeam::kSharedBytes : 0);
   if (own > device.shared_per_block) return 0;
