@@ -242,6 +242,7 @@ def test_the_blocks_of_a_multiprocessor_are_bounded_by_what_is_short():
     warp, block = {"lanes": 8, "teams": 4}, {"lanes": 256, "teams": 1}
     cases = [
         (warp, 1000, 255, 8),  # two warps with 256 registers a scheduler
+        (warp, 1000, 200, 8),  # ten by the sum, but each scheduler has its own
         (warp, 1000, 32, 32),  # blocks
         (warp, 50_000, 32, 4),  # shared memory
         (block, 1000, 255, 1),
