@@ -32,8 +32,8 @@ OUTPUTS = {torch.float64: 1e-7, torch.float32: 2e-3}
 GRADIENTS = {torch.float64: 1e-6, torch.float32: 2e-2}
 STRICT = {torch.float64: 1e-5, torch.float32: 1e-2}
 # The smoothed mode solves with Q. A singular one is positive definite by its regularisation alone,
-# which in single precision is of the size of Q's own rounding: the two devices, whose products round
-# differently, find gradients of the same right to be there.
+# which in single precision is of the size of Q's own rounding: the two devices, whose products
+# round differently, find gradients of the same right to be there.
 UNDETERMINED = ("semidefinite", "float32", "smoothed")
 
 
@@ -111,6 +111,6 @@ def main(arguments: list[str] | None = None) -> int:
 if __name__ == "__main__":
     status = main()
     sys.stdout.flush()
-    # Not sys.exit: torch's backward threads may still want the interpreter's lock when it goes, which
-    # ends the process with "terminate called without an active exception".
+    # Not sys.exit: torch's backward threads may still want the interpreter's lock when it goes,
+    # which ends the process with "terminate called without an active exception".
     os._exit(status)
