@@ -7,6 +7,7 @@ int main() {
   torchqp::cuda::Device device;
   device.multiprocessors = 132;
   device.threads_per_multiprocessor = 2048;
+  device.registers_per_multiprocessor = 65536;
   device.shared_per_multiprocessor = 228 * 1024;
   device.shared_per_block = 227 * 1024;
   device.shared_reserved = 1024;
