@@ -18,7 +18,8 @@ import torchqp
 from torchqp import LPGD, Settings, reference, testing
 
 D = torch.float64
-EXACT = {"tol_gap_abs": 1e-12, "tol_gap_rel": 1e-12, "tol_feas": 1e-12, "tol_ktratio": 1e-10}
+# Clarabel inside diffcp stops where derivatives are right to 1e-5 only, on some machines to less.
+EXACT = {"solve_method": "SCS", "eps": 1e-11, "max_iters": 200_000}
 SHARP = Settings(eps_abs=1e-12, eps_rel=1e-12)
 N = 8
 
@@ -66,9 +67,7 @@ def test_exact_gradients_of_all_six_parameters(problem: dict, cotangents: torch.
     _, grads = testing.pullback(torchqp.solve_qp, problem, {"z": cotangents})
     for i in range(len(cotangents)):
         A, b, c, cones, F = conic(testing.take(problem, i))
-        *_, adjoint = diffcp.solve_and_derivative(
-            A, b, c, cones, mode="dense", solve_method="Clarabel", **EXACT
-        )
+        *_, adjoint = diffcp.solve_and_derivative(A, b, c, cones, mode="dense", **EXACT)
         p, m = problem["b"].shape[-1], problem["h"].shape[-1]
         dA, db, dc = adjoint(
             np.append(cotangents[i].numpy(), 0.0), np.zeros(len(b)), np.zeros(len(b))

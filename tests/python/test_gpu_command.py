@@ -114,7 +114,9 @@ def test_a_sanitizer_that_finds_something_fails_and_leaves_its_text(run, tmp_pat
         "#!/bin/sh\n"
         'case "$*" in\n'
         '*racecheck*) echo "1 batches on cuda; RACECHECK SUMMARY: 1 hazards"; exit 9;;\n'
-        '*"--kernel-name kns=torchqp"*) echo "1 batches on cuda; ERROR SUMMARY: 0 errors";; esac\n'
+        '*initcheck*"kns=torchqp"*) ;;\n'
+        '*initcheck*|*"--kernel-name kns=torchqp"*)\n'
+        'echo "1 batches on cuda; ERROR SUMMARY: 0 errors";; esac\n'
     )
     fake.chmod(0o755)
     monkeypatch.setattr(command, "cuda_tool", lambda name: str(fake))

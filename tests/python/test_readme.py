@@ -56,5 +56,14 @@ def test_the_commands_are_there_to_run(command: str) -> None:
 def test_every_link_leads_somewhere() -> None:
     targets = re.findall(r"\]\(([^)]+)\)", README)
     assert len(targets) >= 8
-    missing = [target for target in targets if not (ROOT / target).exists()]
+    missing = [target for target in targets if not leads_somewhere(target)]
     assert missing == []
+
+
+def leads_somewhere(target: str) -> bool:
+    """Whether the file is there and, after a #, a heading of this name in it."""
+    path, _, anchor = target.partition("#")
+    if not anchor or not (ROOT / path).exists():
+        return (ROOT / path).exists()
+    headings = re.findall(r"^#+ (.*)$", (ROOT / path).read_text("utf-8"), re.MULTILINE)
+    return anchor in [heading.lower().replace(" ", "-") for heading in headings]
