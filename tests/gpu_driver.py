@@ -21,7 +21,7 @@ from torch import Tensor
 import torchqp
 from torchqp import testing
 
-SIZES = (4, 12, 20, 40, 100, 150)
+SIZES = (4, 12, 20, 28, 40, 100, 150)
 WIDE = 64  # above it, and in the families below alone: a problem is then the work of a whole block
 WIDE_FAMILIES = ("optnet", "semidefinite", "two_sided")
 MODES = ("kkt", "smoothed", "lpgd")
@@ -32,8 +32,8 @@ OUTPUTS = {torch.float64: 1e-7, torch.float32: 2e-3}
 GRADIENTS = {torch.float64: 1e-6, torch.float32: 2e-2}
 STRICT = {torch.float64: 1e-5, torch.float32: 1e-2}
 # The smoothed mode solves with Q. A singular one is positive definite by its regularisation alone,
-# which in single precision is of the size of Q's own rounding: the two devices, whose products
-# round differently, find gradients of the same right to be there.
+# which in single precision is of the size of Q's own rounding: a change of q by one unit in the last
+# place moves its gradients by up to five times themselves (n = 12). The outputs are compared.
 UNDETERMINED = ("semidefinite", "float32", "smoothed")
 
 
@@ -43,7 +43,9 @@ def members(value: Tensor, regular: Tensor) -> Tensor:
     return value[regular.to(value.device)].cpu() if batched else value.cpu()
 
 
-def compare(problem: testing.Problem, mode: str, device: str) -> tuple[list[str], int, int]:
+def compare(
+    problem: testing.Problem, mode: str, device: str, *, gradients: bool = True
+) -> tuple[list[str], int, int]:
     """What differs, how many tensors have equal bits, and how many there are."""
     weights = testing.cotangents(torchqp.solve_qp(**problem), names=("z",))
     expected, wanted = testing.pullback(torchqp.solve_qp, problem, weights, backward=mode)
@@ -59,7 +61,8 @@ def compare(problem: testing.Problem, mode: str, device: str) -> tuple[list[str]
         (name, getattr(actual, name), value, OUTPUTS[dtype])
         for name, value in testing.outputs(expected)
     ]
-    pairs += [(f"grad {k}", found[k], wanted[k], GRADIENTS[dtype]) for k in wanted]
+    if gradients:
+        pairs += [(f"grad {k}", found[k], wanted[k], GRADIENTS[dtype]) for k in wanted]
     wrong, same = [], 0
     for name, a, b, tolerance in pairs:
         same += testing.same_bits(a.cpu(), b)
@@ -96,9 +99,9 @@ def main(arguments: list[str] | None = None) -> int:
     calls, differ, same, tensors = 0, 0, 0, 0
     for name, problem in problems(options):
         for mode in options.modes:
-            if all(word in f"{name}, {mode}".replace(",", "").split() for word in UNDETERMINED):
-                continue
-            wrong, equal, count = compare(problem, mode, options.device)
+            words = f"{name}, {mode}".split(", ")
+            determined = not all(word in words for word in UNDETERMINED)
+            wrong, equal, count = compare(problem, mode, options.device, gradients=determined)
             calls, same, tensors = calls + 1, same + equal, tensors + count
             differ += bool(wrong)
             if wrong:

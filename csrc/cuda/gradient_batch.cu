@@ -61,8 +61,7 @@ __global__ void __launch_bounds__(kThreads)
 }  // namespace
 
 template <class T>
-cudaError_t gradient_batch(const GradientBatch<T>& batch, const Device& /*device*/,
-                           cudaStream_t stream) {
+cudaError_t gradient_batch(const GradientBatch<T>& batch, cudaStream_t stream) {
   if (batch.size == 0) return cudaSuccess;
   const int64_t rows = std::max({batch.dims.n, batch.dims.m, batch.dims.p, 1});
   const int64_t largest = rows * std::max(batch.dims.n, 1);
@@ -75,7 +74,7 @@ cudaError_t gradient_batch(const GradientBatch<T>& batch, const Device& /*device
   return cudaGetLastError();
 }
 
-template cudaError_t gradient_batch(const GradientBatch<float>&, const Device&, cudaStream_t);
-template cudaError_t gradient_batch(const GradientBatch<double>&, const Device&, cudaStream_t);
+template cudaError_t gradient_batch(const GradientBatch<float>&, cudaStream_t);
+template cudaError_t gradient_batch(const GradientBatch<double>&, cudaStream_t);
 
 }  // namespace torchqp::cuda

@@ -44,7 +44,6 @@ cudaError_t kkt_batch(const KktBatch<T>& system, const Device& device, void* wor
 /// Writes the gradients of every parameter that has an array in `batch`; as cpu::gradient_batch over
 /// the whole batch.
 template <class T>
-cudaError_t gradient_batch(const GradientBatch<T>& batch, const Device& device,
-                           cudaStream_t stream);
+cudaError_t gradient_batch(const GradientBatch<T>& batch, cudaStream_t stream);
 
 }  // namespace torchqp::cuda

@@ -61,7 +61,7 @@ class Cuda {
   template <class T>
   void gradients(const GradientBatch<T>& batch, int64_t entries) const {
     if (batch.size == 0 || entries == 0) return;
-    C10_CUDA_CHECK(cuda::gradient_batch(batch, device_, stream_));
+    C10_CUDA_CHECK(cuda::gradient_batch(batch, stream_));
   }
 
  private:

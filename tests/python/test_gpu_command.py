@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from torchqp import testing
+
 ROOT = Path(__file__).resolve().parents[2]
 TESTS = ROOT / "tests"
 
@@ -77,13 +79,23 @@ def test_driver_sees_a_wrong_value_and_a_wrong_gradient(monkeypatch, capsys):
         assert f"{what} differs by" in capsys.readouterr().out
 
 
-def test_sizes_of_the_sanitizers_reach_every_width_of_a_team():
-    words = command.TINY.split()
-    sizes = [int(word) for word in words if word.isdigit()][:-1]
-    bounds = [0, 6, 16, 24, 64, 1000]
-    for sizes_of in (sizes, driver.SIZES):
-        for low, high in itertools.pairwise(bounds):
-            assert any(low < n <= high for n in sizes_of), (low, high)
+def rows(family, n):
+    """Of the largest matrix of a problem, which csrc/cuda/launch_plan.cpp chooses the lanes by."""
+    problem = testing.make(family, n, 1)
+    return max(n, sum(problem[k].shape[-2] for k in ("G", "A") if k in problem))
+
+
+@pytest.mark.parametrize("words", ["TINY", "TINIER", "SIZES"])
+def test_sizes_reach_every_width_of_a_team(words):
+    families, sizes = ["optnet", "two_sided"], driver.SIZES
+    if words != "SIZES":
+        arguments = getattr(command, words).split()
+        end = arguments.index("--batch")
+        sizes = [int(word) for word in arguments[arguments.index("--sizes") + 1 : end]]
+        families = arguments[1 : arguments.index("--sizes")]
+    found = [rows(family, n) for family in families for n in sizes]
+    for low, high in itertools.pairwise([0, 6, 16, 24, 32, 64, 1000]):
+        assert any(low < count <= high for count in found), (low, high, found)
 
 
 @pytest.mark.parametrize(

@@ -4,9 +4,9 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <new>
-#include <type_traits>
 
 #include "cuda/h100.hpp"
 #include "cuda/launch_plan.hpp"
@@ -34,7 +34,7 @@ struct Schedule {
 template <class Scalar>
 class TeamMemory {
  public:
-  TeamMemory(const LaunchPlan& plan, const Dims&) {
+  explicit TeamMemory(const LaunchPlan& plan) {
     head = scratch_.get<unsigned char>(static_cast<size_t>(plan.head_bytes));
     const auto scalars = [](int64_t bytes) { return static_cast<size_t>(bytes) / sizeof(Scalar); };
     arena.overlays = true;
@@ -64,7 +64,7 @@ void emulate_solve(const ProblemBatch<T>& problem, const Settings& settings,
   using Members = MemberSolver<Scalar, T>;
   const int64_t count = plan.blocks * plan.teams;
   for (int64_t index = 0; index < count; ++index) {
-    TeamMemory<Scalar> memory(plan, problem.dims);
+    TeamMemory<Scalar> memory(plan);
     auto& members = *reinterpret_cast<Members*>(memory.head);
     grid.run([&](const Team& team) {
       team.single([&] {
@@ -101,7 +101,7 @@ void emulate_kkt(const KktBatch<T>& system, const LaunchPlan& plan, support::Fib
   using Members = MemberAdjoint<T>;
   const int64_t count = plan.blocks * plan.teams;
   for (int64_t index = 0; index < count; ++index) {
-    TeamMemory<T> memory(plan, system.dims);
+    TeamMemory<T> memory(plan);
     auto& members = *reinterpret_cast<Members*>(memory.head);
     grid.run([&](const Team& team) {
       team.single(
