@@ -32,8 +32,8 @@ OUTPUTS = {torch.float64: 1e-7, torch.float32: 2e-3}
 GRADIENTS = {torch.float64: 1e-6, torch.float32: 2e-2}
 STRICT = {torch.float64: 1e-5, torch.float32: 1e-2}
 # The smoothed mode solves with Q. A singular one is positive definite by its regularisation alone,
-# which in single precision is of the size of Q's own rounding: a change of q by one unit in the last
-# place moves its gradients by up to five times themselves (n = 12). The outputs are compared.
+# which in single precision is of the size of Q's own rounding: one unit in the last place of q
+# moves its gradients by up to five times themselves (n = 12). The outputs are compared.
 UNDETERMINED = ("semidefinite", "float32", "smoothed")
 
 
