@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import importlib.util
 import io
 import os
@@ -299,7 +298,9 @@ def diffcp(mode: str) -> Callable[[Size], Layer]:
 
 
 def cvxpylayers_moreau(size: Size) -> Layer:
-    importlib.import_module("moreau")  # cvxpy calls its absence a wrong solver, not a missing package
+    importlib.import_module(
+        "moreau"
+    )  # which cvxpy would call a wrong solver, not a missing package
     with contextlib.redirect_stdout(io.StringIO()):
         layer = _cvxpylayer(size.n, size.m, size.p, "MOREAU", duals=False)
 
