@@ -298,9 +298,8 @@ def diffcp(mode: str) -> Callable[[Size], Layer]:
 
 
 def cvxpylayers_moreau(size: Size) -> Layer:
-    importlib.import_module(
-        "moreau"
-    )  # which cvxpy would call a wrong solver, not a missing package
+    # Without it cvxpy would speak of a wrong solver, not of a missing package.
+    importlib.import_module("moreau")
     with contextlib.redirect_stdout(io.StringIO()):
         layer = _cvxpylayer(size.n, size.m, size.p, "MOREAU", duals=False)
 
