@@ -1,6 +1,7 @@
 """torchqp: differentiable optimisation layers for PyTorch."""
 
 from torchqp._C import build_info
+from torchqp._watch import BackwardWatch, watch_backward
 from torchqp.backward import KKT, LPGD, Smoothed
 from torchqp.functional import Diag, solve_qp
 from torchqp.layer import OptNet, Projection, QPLayer
@@ -12,6 +13,7 @@ from torchqp import compat, reference  # isort: skip  they use the names above
 __all__ = [
     "KKT",
     "LPGD",
+    "BackwardWatch",
     "Diag",
     "OptNet",
     "Projection",
@@ -25,4 +27,5 @@ __all__ = [
     "compat",
     "reference",
     "solve_qp",
+    "watch_backward",
 ]

@@ -13,8 +13,9 @@ class Status(IntEnum):
     """Outcome of one problem. The numbers are part of the API and never change.
 
     `meaning` says what the outputs are, `advice` what to do about it. z and all multipliers of a
-    member with status >= 2 are NaN (or the last finite iterate with on_failure="best") and its
-    gradient contribution is exactly zero.
+    member with status >= 2 are NaN and its gradient contribution is exactly zero. With
+    on_failure="best" they are the last finite iterate, in which the multipliers of a member with
+    status 2, and z of one with status 3, are the certificate.
     """
 
     SOLVED = 0
@@ -45,8 +46,8 @@ _TEXTS = {
         "nothing",
     ),
     Status.SOLVED_INACCURATE: (
-        "the best iterate is within 1000 times the tolerances; z and its gradient are usable with "
-        "care",
+        "the best iterate is within 1000 times the tolerances, or within the dtype's default ones; "
+        "z and its gradient are usable with care",
         "look at residuals; rescale the problem, use float64, or loosen eps_abs and eps_rel",
     ),
     Status.PRIMAL_INFEASIBLE: (
