@@ -209,8 +209,10 @@ TORCHQP_HD_CALL void refine_adjoint(const Team& team, const Adjoint<Scalar>& a, 
   if (!any(outside)) return;
   team.single([&] { a.info[0] = select(outside, broadcast<Scalar>(1), a.info[0]); });
   team.for_each(s.np, [&](int i) { a.g_z[i] = select(outside, a.g_z[i] - it.r_d[i], a.g_z[i]); });
-  team.for_each(s.pp, [&](int i) { a.g_nu[i] = select(outside, a.g_nu[i] - it.r_p[i], a.g_nu[i]); });
-  team.for_each(s.k, [&](int i) { a.g_lam[i] = select(outside, a.g_lam[i] - it.y[i], a.g_lam[i]); });
+  team.for_each(s.pp,
+                [&](int i) { a.g_nu[i] = select(outside, a.g_nu[i] - it.r_p[i], a.g_nu[i]); });
+  team.for_each(s.k,
+                [&](int i) { a.g_lam[i] = select(outside, a.g_lam[i] - it.y[i], a.g_lam[i]); });
   team.template sync<Site::kAdjointSetup>();
   refine_once(team, a, form, curvature, outside);
 }

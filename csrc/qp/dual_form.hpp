@@ -166,8 +166,7 @@ struct DualForm {
     r.gap = absolute(gap);
     r.gap_reference = max_norm(absolute(support), curvature);
     const Scalar never = broadcast<Scalar>(std::numeric_limits<double>::infinity());
-    return {r.merit(settings), never, broadcast_mask<Scalar>(false),
-            broadcast_mask<Scalar>(false)};
+    return {r.merit(settings), never, broadcast_mask<Scalar>(false), broadcast_mask<Scalar>(false)};
   }
 
   template <class Team>

@@ -326,8 +326,8 @@ TORCHQP_HD_CALL void take_step(const Team& team, const Shape& s, Form& form,
       const Scalar target = fnma(side.ds[i], side.dlam[i], centre) * side.inv_s[i];
       side.dlam[i] = fused(side.has[i], target, -side.lam[i]);
       const Scalar w = side.lam[i] * side.inv_s[i];
-      t = fused(broadcast<Scalar>(side.sign),
-                damped(form, w, fused(w, side.r[i], side.dlam[i])), t);
+      t = fused(broadcast<Scalar>(side.sign), damped(form, w, fused(w, side.r[i], side.dlam[i])),
+                t);
     });
     it.t[i] = it.has_equal() ? select(it.equal[i] > zero, it.t[i], t) : t;
   });
@@ -398,11 +398,12 @@ TORCHQP_HD_CALL void interior_point(const Team& team, const Shape& s, Form& form
     const auto better = either(proved, both(negate(done), progress.merit < best));
     if (any(better)) copy_best(team, s, it, better, true);
     const Scalar mu = detail::complementarity_after(team, s, it, zero) / sides;
-    const auto nearer = both(mu < broadcast<Scalar>(kMuProgress) * least_mu,
-                             mu * sides > broadcast<Scalar>(kLeastMu) * progress.gap_tolerance);
+    const auto nearer =
+        both(mu<broadcast<Scalar>(kMuProgress) * least_mu, mu * sides> broadcast<Scalar>(kLeastMu) *
+             progress.gap_tolerance);
     least_mu = select(nearer, mu, least_mu);
-    waited = select(either(nearer, progress.merit < broadcast<Scalar>(0.9) * best), zero,
-                    waited + one);
+    waited =
+        select(either(nearer, progress.merit < broadcast<Scalar>(0.9) * best), zero, waited + one);
     best = select(better, progress.merit, best);
     outcome.primal_infeasible =
         either(outcome.primal_infeasible, both(proved, progress.primal_infeasible));

@@ -205,21 +205,21 @@ TORCHQP_HD_CALL Residuals<Scalar> kkt_residuals(const Team& team, const Data<Sca
 
   Scalar sums[4];
   const int rows = s.mp > s.pp ? s.mp : s.pp;
-  team.template sums<Site::kResiduals>(
-      s.np > rows ? s.np : rows, sums, [&](int i, Scalar(&sum)[4]) {
-        if (i < s.np) {
-          sum[0] = fused(it.z[i], it.Qz[i], sum[0]);
-          sum[1] = fused(it.z[i], data.q[i], sum[1]);
-        }
-        if (i < s.pp) {
-          const Scalar term = data.b[i] * it.nu[i];
-          sum[2] = sum[2] + term, sum[3] = sum[3] + absolute(term);
-        }
-        s.for_constraints_at(i, [&](int c) {
-          const Scalar term = add_support(it, c, zero);
-          sum[2] = sum[2] + term, sum[3] = sum[3] + absolute(term);
-        });
-      });
+  team.template sums<Site::kResiduals>(s.np > rows ? s.np : rows, sums,
+                                       [&](int i, Scalar(&sum)[4]) {
+                                         if (i < s.np) {
+                                           sum[0] = fused(it.z[i], it.Qz[i], sum[0]);
+                                           sum[1] = fused(it.z[i], data.q[i], sum[1]);
+                                         }
+                                         if (i < s.pp) {
+                                           const Scalar term = data.b[i] * it.nu[i];
+                                           sum[2] = sum[2] + term, sum[3] = sum[3] + absolute(term);
+                                         }
+                                         s.for_constraints_at(i, [&](int c) {
+                                           const Scalar term = add_support(it, c, zero);
+                                           sum[2] = sum[2] + term, sum[3] = sum[3] + absolute(term);
+                                         });
+                                       });
   const Scalar quadratic = sums[0], linear = sums[1], support = sums[2];
   Residuals<Scalar> out;
   out.stationarity = stationarity, out.stationarity_reference = stationarity_reference;

@@ -61,8 +61,8 @@ constexpr int kInfeasible = static_cast<int>(Status::kPrimalInfeasible);
 TEST(Certificate, ContradictoryRowsAreProvedDownToSmallGaps) {
   const std::vector<double> a = {1.3, -0.7, 0.4};
   for (double gap : {1.0, 1e-3, 1e-5, 1e-6}) {
-    const auto batch = rows_problem(3, {1.3, -0.7, 0.4, -1.3, 0.7, -0.4, 1, 1, 1}, {},
-                                    {-0.5 - gap, 0.5, 2}, {});
+    const auto batch =
+        rows_problem(3, {1.3, -0.7, 0.4, -1.3, 0.7, -0.4, 1, 1, 1}, {}, {-0.5 - gap, 0.5, 2}, {});
     const Verdict verdict = judge(batch);
     EXPECT_EQ(verdict.status, kInfeasible) << gap;
     EXPECT_LE(verdict.error, 1e-6) << gap;
@@ -89,8 +89,8 @@ TEST(Certificate, InconsistentEqualitiesAndZeroRowsAreProved) {
 
 TEST(Certificate, AlmostEmptySetsAreNotCalledEmpty) {
   for (double width : {1e-3, 1e-6, 1e-9, 0.0}) {
-    const auto batch = rows_problem(3, {1.3, -0.7, 0.4, -1.3, 0.7, -0.4, 1, 1, 1}, {},
-                                    {-0.5 + width, 0.5, 2}, {});
+    const auto batch =
+        rows_problem(3, {1.3, -0.7, 0.4, -1.3, 0.7, -0.4, 1, 1, 1}, {}, {-0.5 + width, 0.5, 2}, {});
     EXPECT_EQ(judge(batch).status, 0) << width;
   }
 }
