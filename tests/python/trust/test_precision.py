@@ -63,7 +63,8 @@ def test_P1_what_single_precision_claims_holds_on_the_data(eps: float) -> None:
         solution = torchqp.solve_qp(**problem, settings=sharp)
         claimed = testing.kkt_residuals(problem, solution)[solution.status == 0]
         assert len(claimed) >= 18, family
-        assert float(claimed.max()) <= eps, family
+        # What is returned is rounded to float32 after its residuals were found to pass.
+        assert float(claimed.max()) <= eps + torch.finfo(F).eps, family
 
 
 @pytest.fixture
