@@ -7,11 +7,13 @@ from torchqp.layer import OptNet, Projection, QPLayer
 from torchqp.settings import Settings
 from torchqp.solution import Solution, SolveError, Status
 
+from torchqp._certificate import Certificate, certificate  # isort: skip
 from torchqp import compat, reference  # isort: skip  they use the names above
 
 __all__ = [
     "KKT",
     "LPGD",
+    "Certificate",
     "Diag",
     "OptNet",
     "Projection",
@@ -22,6 +24,7 @@ __all__ = [
     "SolveError",
     "Status",
     "build_info",
+    "certificate",
     "compat",
     "reference",
     "solve_qp",
