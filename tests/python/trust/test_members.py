@@ -11,7 +11,10 @@ BAD = {
     "nan": (lambda p, i: p["q"][i].fill_(NAN), 6),
     "infinite": (lambda p, i: p["Q"][i, 0, 0].fill_(INF), 6),
     "crossed": (lambda p, i: (p["lb"][i, 1].fill_(2.0), p["ub"][i, 1].fill_(1.0)), 6),
-    "infeasible": (lambda p, i: p["b"][i].copy_(tensor(1e6, -1e6)), 2),
+    "infeasible": (
+        lambda p, i: (p["A"][i, 1].copy_(p["A"][i, 0]), p["b"][i].copy_(tensor(0.0, 1.0))),
+        2,
+    ),
     "infinite limit": (lambda p, i: p["h"][i, 0].fill_(-INF), 2),
     "unbounded": (
         lambda p, i: (
