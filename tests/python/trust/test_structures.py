@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from contract import D
+from contract import D, assert_honest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -112,6 +112,30 @@ def build(s: Structure, batch: int = 3) -> dict:
 
 def value(problem: dict, z: torch.Tensor) -> torch.Tensor:
     return (z * (testing.times(problem["Q"], z) / 2 + problem["q"])).sum(-1)
+
+
+@EXAMPLES
+@given(structures())
+def test_any_structure_is_solved_honestly_with_finite_gradients(s: Structure) -> None:
+    problem = build(s)
+    for mode in ("kkt", "smoothed", "lpgd"):
+        solution, grads = testing.pullback(torchqp.solve_qp, problem, 0, backward=mode)
+        assert solution.status.tolist() == [0] * 3
+        assert_honest(problem, type(solution)(*(t.detach() for t in solution)))
+        for name, grad in grads.items():
+            assert bool(grad.isfinite().all()), (mode, name)
+
+
+@EXAMPLES
+@given(structures())
+def test_any_structure_in_single_precision(s: Structure) -> None:
+    problem = testing.cast(build(s), torch.float32)
+    solution, grads = testing.pullback(torchqp.solve_qp, problem, 0)
+    claimed = testing.kkt_residuals(problem, solution)[solution.status == 0]
+    assert bool((claimed <= 1e-4).all())
+    # Rounding the data may make dependent equalities inconsistent, by no more than it is.
+    assert bool((solution.status <= 1).all()) or s.redundant or s.bounds == "fixed"
+    assert all(bool(grad.isfinite().all()) for grad in grads.values())
 
 
 def related(change: str, problem: dict, solution: torchqp.Solution) -> tuple[dict, torch.Tensor]:
