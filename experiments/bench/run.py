@@ -25,6 +25,8 @@ STEPS: dict[str, list[str]] = {
     "projection": ["projection.py"],
     "scaling": ["scaling.py"],
     "large": ["large.py"],
+    "hard": ["hard.py"],
+    "faults": ["faults.py"],
     "memory": ["memory.py"],
     "accuracy": ["accuracy.py"],
     "figures": ["figures.py"],

@@ -16,19 +16,15 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from experiments.bench import trust_tables
 from experiments.bench.figures import read
+from experiments.bench.markdown import table
 from experiments.bench.measure import COLUMNS, NO_SOLUTION, number, power
 from experiments.bench.suite import HERE, RESULTS
 
 BEGIN = "<!-- tables: written by tables.py, do not edit -->"
 END = "<!-- tables: end -->"
 Record = dict[str, Any]
-
-
-def table(head: list[str], rows: list[list[str]]) -> str:
-    """A markdown table."""
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def origin(record: Record) -> str:
@@ -297,6 +293,8 @@ SECTIONS = {
     "large": ("Large problems", large, None),
     "memory": ("Memory", memory, None),
     "accuracy": ("Time against accuracy", accuracy, "accuracy.png"),
+    "hard": ("Hard problems", trust_tables.hard, None),
+    "faults": ("Faults", trust_tables.faults, None),
     "gpu": ("On a GPU", gpu, "gpu.png"),
 }
 

@@ -8,12 +8,14 @@ from torchqp.layer import OptNet, Projection, QPLayer
 from torchqp.settings import Settings
 from torchqp.solution import Solution, SolveError, Status
 
+from torchqp._certificate import Certificate, certificate  # isort: skip
 from torchqp import compat, reference  # isort: skip  they use the names above
 
 __all__ = [
     "KKT",
     "LPGD",
     "BackwardWatch",
+    "Certificate",
     "Diag",
     "OptNet",
     "Projection",
@@ -24,6 +26,7 @@ __all__ = [
     "SolveError",
     "Status",
     "build_info",
+    "certificate",
     "compat",
     "reference",
     "solve_qp",

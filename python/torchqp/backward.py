@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 
-def _check_number(
+def check_number(
     owner: str, name: str, value: Any, *, positive: bool, infinite: bool = False
 ) -> None:
+    """Raises TypeError or ValueError, naming owner and option, unless value is such a number."""
     expected = (
         f"a {'positive' if positive else 'non-negative'}{'' if infinite else ' finite'} number"
     )
@@ -95,8 +96,8 @@ class Smoothed:
 
     def __post_init__(self) -> None:
         """Checks the options."""
-        _check_number("Smoothed", "alpha", self.alpha, positive=False)
-        _check_number("Smoothed", "radius", self.radius, positive=True, infinite=True)
+        check_number("Smoothed", "alpha", self.alpha, positive=False)
+        check_number("Smoothed", "radius", self.radius, positive=True, infinite=True)
         if not isinstance(self.smooth_equalities, bool):
             raise TypeError(
                 f"Smoothed.smooth_equalities: expected a bool, got {self.smooth_equalities!r}"
@@ -153,10 +154,10 @@ class LPGD:
 
     def __post_init__(self) -> None:
         """Checks the options."""
-        _check_number("LPGD", "tau", self.tau, positive=True)
+        check_number("LPGD", "tau", self.tau, positive=True)
         _check_choice("LPGD", "tau_mode", self.tau_mode, ("relative", "absolute"))
         _check_choice("LPGD", "side", self.side, ("lower", "upper", "average"))
-        _check_number("LPGD", "rho", self.rho, positive=False)
+        check_number("LPGD", "rho", self.rho, positive=False)
 
     def options(self) -> list[float]:
         """The operator's `backward_options`: tau, whether it is relative, the side's index, rho."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from torchqp._batch import autocasts
 from torchqp._checks import check_problem
+from torchqp._elastic import check_elastic, soften
 from torchqp._ops import solve
 from torchqp.backward import Backward, resolve_backward
 from torchqp.settings import Settings, check_settings
@@ -49,6 +51,7 @@ def solve_qp(
     settings: Settings | None = None,
     warm_start: Solution | None = None,
     on_failure: str = "nan",
+    elastic: float | None = None,
 ) -> Solution:
     r"""Solves a batch of convex QPs and differentiates their solutions.
 
@@ -81,7 +84,12 @@ def solve_qp(
         warm_start: a `Solution` of a problem with the same sizes, from which the solver starts. Not
             differentiated; members that are not finite start cold.
         on_failure: what a member with status >= 2 returns: "nan", or "best", its last finite
-            iterate.
+            iterate (with status 2 or 3 the proof instead, which `torchqp.certificate` scales and
+            checks).
+        elastic: weight w > 0 with which a member of status 2 is solved again, its rows softened:
+            min 1/2 z'Qz + q'z + w (||missed sides of Gz||_1 + ||Az - b||_1) on its bounds. That
+            answer has status 1, multipliers of the rows in [-w, w], s < 0 where h is missed, and
+            gradients of the softened problem. Members that are not of status 2 keep their bits.
 
     Returns:
         `Solution` (z, nu, lam, lam_lb, lam_ub, s, status, iterations, residuals). Outcomes of the
@@ -114,8 +122,16 @@ def solve_qp(
     """
     mode, options = resolve_backward(backward), check_settings(settings)
     check_on_failure(on_failure)
-    out = _solve(Q, q, G, h, A, b, lb, ub, h_lower, mode, options, warm_start, on_failure)
-    return Solution(*out[:9])
+    check_elastic(elastic)
+    diagonal, problem = prepare(Q, q, G, h, A, b, lb, ub, h_lower)
+    solution = Solution(*_solve(diagonal, problem, mode, options, warm_start, on_failure)[:9])
+    if elastic is None:
+        return solution
+
+    def solve_again(softened: Sequence[Tensor | None]) -> Solution:
+        return Solution(*_solve(diagonal, softened, mode, options, None, on_failure)[:9])
+
+    return soften(solution, problem, diagonal, float(elastic), solve_again)
 
 
 def check_on_failure(on_failure: str) -> None:
@@ -139,25 +155,14 @@ def solve_for_z(
     on_failure: str,
 ) -> Tensor:
     """The minimiser alone; for layers, which have checked their options when they were made."""
-    return _solve(Q, q, G, h, A, b, lb, ub, h_lower, backward, settings, None, on_failure)[0]
+    diagonal, problem = prepare(Q, q, G, h, A, b, lb, ub, h_lower)
+    return _solve(diagonal, problem, backward, settings, None, on_failure)[0]
 
 
-def _solve(
-    Q: Any,
-    q: Any,
-    G: Any,
-    h: Any,
-    A: Any,
-    b: Any,
-    lb: Any,
-    ub: Any,
-    h_lower: Any,
-    backward: Backward,
-    settings: Settings,
-    warm_start: Solution | None,
-    on_failure: str,
-) -> tuple[Tensor, ...]:
-    """Checks everything and calls the operator."""
+def prepare(
+    Q: Any, q: Any, G: Any, h: Any, A: Any, b: Any, lb: Any, ub: Any, h_lower: Any
+) -> tuple[bool, list[Any]]:
+    """Whether Q is a diagonal, and the problem in the operator's order, numbers made vectors."""
     diagonal = isinstance(Q, Diag)
     matrix = Q.d if diagonal else Q
     for name, value in (("Q", matrix), ("q", q)):
@@ -175,8 +180,20 @@ def _solve(
         _vector("lb", lb, n, matrix),
         _vector("ub", ub, n, matrix),
     )
-    start = _start(warm_start, A, G, lb, ub)
-    tensors = (matrix, q, G, h_lower, h, A, b, lb, ub, *start)
+    return diagonal, [matrix, q, G, h_lower, h, A, b, lb, ub]
+
+
+def _solve(
+    diagonal: bool,
+    problem: Sequence[Any],
+    backward: Backward,
+    settings: Settings,
+    warm_start: Solution | None,
+    on_failure: str,
+) -> tuple[Tensor, ...]:
+    """Checks everything and calls the operator."""
+    matrix, q, G, h_lower, h, A, b, lb, ub = problem
+    tensors = (matrix, q, G, h_lower, h, A, b, lb, ub, *_start(warm_start, A, G, lb, ub))
     check_problem(*tensors, diagonal=diagonal)
     save_factor = (
         backward.name == "kkt"

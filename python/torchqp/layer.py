@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from torchqp._batch import full_precision
+from torchqp._elastic import check_elastic
 from torchqp.backward import Backward, resolve_backward
 from torchqp.functional import Diag, check_on_failure, solve_for_z, solve_qp
 from torchqp.settings import Settings, check_settings
@@ -44,6 +45,7 @@ class QPLayer(_Layer):
         settings: tolerances and limits; None is the dtype's defaults.
         on_failure: "nan" or "best", see `solve_qp`.
         return_solution: forward returns the `Solution` instead of z.
+        elastic: weight with which infeasible members are softened, see `solve_qp`.
 
     Example:
         >>> import torch, torchqp
@@ -58,10 +60,13 @@ class QPLayer(_Layer):
         settings: Settings | None = None,
         on_failure: str = "nan",
         return_solution: bool = False,
+        elastic: float | None = None,
     ) -> None:
         """See the class."""
         super().__init__(backward, settings, on_failure)
+        check_elastic(elastic)
         self.return_solution = return_solution
+        self.elastic = elastic
 
     def forward(
         self,
@@ -78,7 +83,7 @@ class QPLayer(_Layer):
         warm_start: Solution | None = None,
     ) -> Any:
         """The minimiser z [*, n], or the `Solution`. Arguments as `torchqp.solve_qp`."""
-        if self.return_solution or warm_start is not None:
+        if self.return_solution or warm_start is not None or self.elastic is not None:
             solution = solve_qp(
                 Q,
                 q,
@@ -93,6 +98,7 @@ class QPLayer(_Layer):
                 settings=self.settings,
                 warm_start=warm_start,
                 on_failure=self.on_failure,
+                elastic=self.elastic,
             )
             return solution if self.return_solution else solution.z
         return solve_for_z(
@@ -100,8 +106,11 @@ class QPLayer(_Layer):
         )
 
     def extra_repr(self) -> str:
-        """As the base, and what is returned."""
-        return super().extra_repr() + (", return_solution=True" if self.return_solution else "")
+        """As the base, what is returned, and the weight of the elastic answer."""
+        parts = [super().extra_repr()]
+        parts += ["return_solution=True"] * self.return_solution
+        parts += [f"elastic={self.elastic}"] * (self.elastic is not None)
+        return ", ".join(parts)
 
 
 class Projection(_Layer):

@@ -13,9 +13,9 @@ class Status(IntEnum):
     """Outcome of one problem. The numbers are part of the API and never change.
 
     `meaning` says what the outputs are, `advice` what to do about it. z and all multipliers of a
-    member with status >= 2 are NaN and its gradient contribution is exactly zero. With
-    on_failure="best" they are the last finite iterate, in which the multipliers of a member with
-    status 2, and z of one with status 3, are the certificate.
+    member with status >= 2 are NaN (or, with on_failure="best", the last finite iterate; with
+    status 2 and 3 the proof, see `torchqp.certificate`) and its gradient contribution is exactly
+    zero.
     """
 
     SOLVED = 0
@@ -46,18 +46,20 @@ _TEXTS = {
         "nothing",
     ),
     Status.SOLVED_INACCURATE: (
-        "the best iterate is within 1000 times the tolerances, or within the dtype's default ones; "
-        "z and its gradient are usable with care",
+        "the best iterate is within 1000 times the tolerances, or within the dtype's default ones, "
+        "or it is an elastic answer; z and its gradient are usable with care",
         "look at residuals; rescale the problem, use float64, or loosen eps_abs and eps_rel",
     ),
     Status.PRIMAL_INFEASIBLE: (
         "no point satisfies the constraints, which a certificate checked on the data proves"
         + _FAILED,
-        "look for contradictory rows of A and G; soften constraints with slack variables",
+        "torchqp.certificate weighs the constraints that contradict each other; elastic=w in "
+        "solve_qp softens rows",
     ),
     Status.DUAL_INFEASIBLE: (
         "the objective is unbounded below on the constraints, which a certificate proves" + _FAILED,
-        "bound the variables with lb and ub or add a quadratic term to Q",
+        "bound the variables with lb and ub or add a quadratic term to Q; torchqp.certificate "
+        "returns the direction",
     ),
     Status.MAX_ITERATIONS: (
         "the iteration limit came before the tolerances" + _FAILED,
@@ -98,7 +100,8 @@ class Solution(NamedTuple):
         status: int32 [*], see Status. NaN outputs and zero gradients where status >= 2.
         iterations: int32 [*] rounds of pivoting or iterations of the interior point.
         residuals: [*, 4] stationarity, primal, sign of multipliers, duality gap; each in infinity
-            norm divided by 1 + the largest term it is made of, on the caller's data.
+            norm divided by 1 + the largest term it is made of, on the caller's data; in float32
+            those of the answer before it is rounded to float32.
     """
 
     z: Tensor

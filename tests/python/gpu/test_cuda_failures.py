@@ -80,7 +80,7 @@ def test_a_failed_member_disturbs_nobody(backward, device):
 
 
 @pytest.mark.parametrize("name", ["q", "G", "h", "A", "b", "lb", "ub"])
-def test_tensors_on_two_devices_are_refused(name, cuda):
+def test_T1_tensors_on_two_devices_are_refused(name, cuda):
     problem = mixed_outcomes(batch_of_failures=False)
     moved = testing.cast(problem, cuda)
     with pytest.raises(ValueError, match=f"^{name}: expected device cuda:0 like Q, got cpu"):

@@ -45,7 +45,7 @@ def test_the_guard_against_waiting_notices_it(cuda):
 
 @pytest.mark.parametrize("problem", PROBLEMS)
 @pytest.mark.parametrize("backward", MODES)
-def test_nothing_waits_for_the_device(problem, backward, cuda):
+def test_T3_nothing_waits_for_the_device(problem, backward, cuda):
     problem = testing.cast(PROBLEMS[problem](), cuda)
     _, expected = testing.pullback(torchqp.solve_qp, problem, 3, backward=backward)
     solution = torchqp.solve_qp(**problem)
@@ -85,6 +85,16 @@ def test_second_and_forward_derivatives_wait_for_nothing(cuda):
         assert testing.same_bits(one, other)
 
 
+def test_elastic_answers_and_proofs_wait_for_nothing(cuda):
+    problem = testing.cast(testing.infeasible(5, 6, "rows", seed=1), cuda)
+    torchqp.solve_qp(**problem, elastic=2.0)
+    with nothing_waits():
+        solution = torchqp.solve_qp(**problem, elastic=2.0)
+        proof = torchqp.certificate(**problem)
+    assert solution.status.tolist() == [1] * 6
+    assert proof.status.tolist() == [2] * 6
+
+
 def test_layers_wait_for_nothing(cuda):
     from torchqp.compat.qpth import QPFunction
 
@@ -103,7 +113,7 @@ def test_layers_wait_for_nothing(cuda):
     assert testing.same_bits(expected, again)
 
 
-def test_a_captured_solve_replays_on_new_data(dtype, cuda):
+def test_T3_a_captured_solve_replays_on_new_data(dtype, cuda):
     first, second = (
         testing.cast(testing.make("two_sided", 12, 20, seed=s, dtype=dtype), cuda) for s in (1, 2)
     )
@@ -165,7 +175,7 @@ def test_a_graphed_layer_trains(cuda):
             assert testing.same_bits(one, other)
 
 
-def test_two_streams_work_side_by_side(cuda):
+def test_T2_two_streams_work_side_by_side(cuda):
     problems = [
         testing.cast(testing.make("strictly_convex", 40, 200, seed=s), cuda) for s in (1, 2)
     ]
@@ -184,7 +194,7 @@ def test_two_streams_work_side_by_side(cuda):
         assert_equal(grads, others, grads)
 
 
-def test_work_is_in_the_order_of_its_stream(cuda):
+def test_T2_work_is_in_the_order_of_its_stream(cuda):
     """The data change on the side stream just before the solve, which must see the change."""
     problem = testing.cast(testing.make("strictly_convex", 20, 50, seed=1), cuda)
     changed = problem | {"q": -problem["q"]}
@@ -200,7 +210,7 @@ def test_work_is_in_the_order_of_its_stream(cuda):
     assert_equal(expected, solution)
 
 
-def test_a_device_that_is_not_the_current_one(cuda):
+def test_T1_a_device_that_is_not_the_current_one(cuda):
     if torch.cuda.device_count() < 2:
         pytest.skip("needs two CUDA devices")
     other = torch.device("cuda", 1 if torch.cuda.current_device() == 0 else 0)
@@ -214,7 +224,7 @@ def test_a_device_that_is_not_the_current_one(cuda):
     assert torch.cuda.current_device() == cuda.index
 
 
-def test_without_memory_the_call_raises_and_the_next_one_works(cuda):
+def test_S10_without_memory_the_call_raises_and_the_next_one_works(cuda):
     problem = testing.cast(testing.make("strictly_convex", 64, 4096, seed=1), cuda)
     expected = torchqp.solve_qp(**problem)
     leaves, _ = testing.leaves(problem)

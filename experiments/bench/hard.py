@@ -1,0 +1,169 @@
+"""Published hard problems, one by one: iterations, milliseconds and residuals of every solver.
+
+    python experiments/bench/hard.py --out experiments/bench/results/hard.json
+    python experiments/bench/hard.py --collections qp_misc --solvers torchqp piqp
+
+Maros-Meszaros, NETLIB and free-for-all of tests/data. Residuals are recomputed from the data:
+absolute as qpbenchmark does (primal, dual, gap), and relative to 1 + the largest term. A solver
+runs in a process of its own and is left out of a problem after --limit seconds.
+"""
+
+from __future__ import annotations
+
+if __name__ == "__main__":
+    from pinned import pin
+
+    pin()
+
+import importlib
+import multiprocessing
+import statistics
+import time
+from multiprocessing.connection import Connection
+from typing import Any
+
+from experiments.bench import suite
+from experiments.bench.hard_problems import COLLECTIONS, Published, absolute_residuals, load, names
+from experiments.bench.hard_solvers import SOLVERS
+from torchqp import testing
+
+LEVELS = {"absolute 1e-3": 1e-3, "absolute 1e-6": 1e-6, "absolute 1e-9": 1e-9}
+
+
+def judge(problem: Published, solver: str, seconds: float) -> dict[str, Any]:
+    """Runs a solver, for at most ``seconds`` after its first call, and measures its answer."""
+    run = SOLVERS[solver].prepare(problem.arguments)
+    times: list[float] = []
+    while not times or (sum(times) < seconds and len(times) < 7):
+        start = time.perf_counter()
+        answer = run()
+        times.append(time.perf_counter() - start)
+    absolute = absolute_residuals(problem.arguments, answer)
+    relative = testing.kkt_residuals(problem.arguments, answer)
+    return {
+        "solved": answer.solved,
+        "status": answer.status,
+        "iterations": answer.iterations,
+        "milliseconds": 1e3 * statistics.median(times),
+        "primal": absolute[0],
+        "dual": absolute[1],
+        "gap": absolute[2],
+        "relative": float(relative.max()),
+        "value_error": problem.value_error(answer.z),
+    }
+
+
+def _child(
+    problem: Published, solver: str, seconds: float, end: Connection
+) -> None:  # pragma: no cover  runs in another process
+    try:
+        end.send(judge(problem, solver, seconds))
+    except Exception as error:  # the solver's own, whatever it is
+        end.send({"solved": False, "status": f"{type(error).__name__}: {error}"[:120]})
+
+
+def limited(problem: Published, solver: str, seconds: float, limit: float) -> dict[str, Any]:
+    """As `judge` in a process that is ended after ``limit`` seconds."""
+    context = multiprocessing.get_context("fork")
+    near, far = context.Pipe(duplex=False)
+    child = context.Process(target=_child, args=(problem, solver, seconds, far))
+    child.start()
+    far.close()
+    answered = near.poll(limit)
+    try:
+        row: dict[str, Any] = near.recv() if answered else {"status": f"over {limit:g} s"}
+    except EOFError:
+        row = {"status": "died"}
+    child.kill()
+    child.join()
+    return {"solved": False} | row
+
+
+def measure(problem: Published, solvers: list[str], seconds: float, limit: float) -> dict[str, Any]:
+    """One record: sizes, and a row a solver."""
+    sizes = {
+        name: len(problem.arguments.get(key, ()))
+        for name, key in (("n", "q"), ("m", "h"), ("p", "b"))
+    }
+    rows = {name: limited(problem, name, seconds, limit) for name in solvers}
+    return {**sizes, "optimum": problem.optimum, "solvers": rows}
+
+
+def passes(row: dict[str, Any], level: str) -> bool:
+    """Whether a row counts at a level: absolute ones, "relative 1e-8", or "value 1e-7"."""
+    if row.get("primal") is None:
+        return False
+    if level in LEVELS:
+        return bool(max(row["primal"], row["dual"], row["gap"] or 0.0) <= LEVELS[level])
+    measured = row["relative"] if level.startswith("relative") else row["value_error"]
+    return bool(measured <= (1e-8 if level.startswith("relative") else 1e-7))
+
+
+def summary(cases: list[dict[str, Any]], solver: str) -> dict[str, int]:
+    """How many problems of these a solver says to have solved, and has."""
+    rows = [case["solvers"][solver] for case in cases]
+    counted = {"says solved": sum(row["solved"] for row in rows)}
+    for level in (*LEVELS, "relative 1e-8", "value 1e-7"):
+        counted[level] = sum(row["solved"] and passes(row, level) for row in rows)
+    return counted | {"of": len(rows)}
+
+
+def show(case: dict[str, Any]) -> None:
+    """A line a solver."""
+    print(f"{case['case']}: n = {case['n']}, m = {case['m']}, p = {case['p']}")
+    for name, row in case["solvers"].items():
+        if row.get("primal") is None:
+            print(f"  {name:16} {row['status']}")
+            continue
+        head = f"  {name:16} {row['status']:22} {row['iterations']:6} it"
+        print(
+            f"{head} {row['milliseconds']:10.2f} ms"
+            f"  primal {row['primal']:.0e}  dual {row['dual']:.0e}  gap {row['gap']:.0e}"
+            f"  relative {row['relative']:.0e}  value {row['value_error']:.0e}"
+        )
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = suite.parser(__doc__, budget=0.5)
+    parser.add_argument("--collections", nargs="+", choices=COLLECTIONS, default=list(COLLECTIONS))
+    parser.add_argument("--solvers", nargs="+", choices=SOLVERS, default=list(SOLVERS))
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="these problems alone")
+    parser.add_argument("--limit", type=float, default=20.0, help="seconds for one solver")
+    options = parser.parse_args(arguments)
+    wanted = sorted({package for name in options.solvers for package in SOLVERS[name].packages})
+    record = suite.Record("hard", options, wanted)
+    present, absent = [], {}
+    for name in options.solvers:
+        try:
+            for package in SOLVERS[name].packages:
+                importlib.import_module(package)
+            present.append(name)
+        except ImportError as error:
+            absent[name] = str(error)
+    record.note(absent=absent, settings={name: SOLVERS[name].settings for name in present})
+    for collection in options.collections:
+        cases = []
+        for name in names(collection):
+            if options.only and name not in options.only:
+                continue
+            problem = load(collection, name)
+            cases.append(
+                record.case(
+                    f"{collection}/{name}",
+                    lambda problem=problem: measure(
+                        problem, present, options.seconds, options.limit
+                    ),
+                )
+            )
+            show(cases[-1])
+        if cases:
+            totals = {name: summary(cases, name) for name in present}
+            record.note(totals=record.data.get("totals", {}) | {collection: totals})
+            print(f"\n{collection}")
+            for name, counted in totals.items():
+                print(f"  {name:16} " + ", ".join(f"{k} {v}" for k, v in counted.items()))
+            print()
+
+
+if __name__ == "__main__":
+    main()
