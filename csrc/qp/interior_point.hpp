@@ -376,7 +376,9 @@ TORCHQP_HD_CALL void copy_best(const Team& team, const Shape& s, const Iterate<S
 /// Iterates from a started iterate until the merit is at most `target`, or no progress is made, or
 /// a certificate is found.
 ///
-///   in/out  it        started; on return the best iterate met, or the one that is a certificate
+///   in/out  it        started; on return the best iterate met, or the one that is a certificate.
+///                     Slacks that belong to another iterate become those of the constraints, at
+///                     least 0, from which one cannot go on
 ///   in      frozen    problems that are not touched
 ///   out     outcome   merit and certificates of the best iterate; iterations are added to
 ///
@@ -390,13 +392,14 @@ TORCHQP_HD_CALL void interior_point(const Team& team, const Shape& s, Form& form
   const Scalar sides = count_sides(team, it, s.k);
   Scalar best = broadcast<Scalar>(std::numeric_limits<Element<Scalar>>::max()), waited = zero;
   Scalar least_mu = best;
-  auto done = frozen;
+  auto done = frozen, newest = frozen;  // newest: the iterate is the best one
   for (int iteration = 0;; ++iteration) {
     const Progress<Scalar> progress = form.evaluate(team, it);
     const auto proved =
         both(negate(done), either(progress.primal_infeasible, progress.dual_infeasible));
     const auto better = either(proved, both(negate(done), progress.merit < best));
     if (any(better)) copy_best(team, s, it, better, true);
+    newest = either(both(done, newest), better);
     const Scalar mu = detail::complementarity_after(team, s, it, zero) / sides;
     const auto nearer =
         both(mu<broadcast<Scalar>(kMuProgress) * least_mu, mu * sides> broadcast<Scalar>(kLeastMu) *
@@ -420,6 +423,17 @@ TORCHQP_HD_CALL void interior_point(const Team& team, const Shape& s, Form& form
       team, s, it,
       both(negate(frozen), best < broadcast<Scalar>(std::numeric_limits<Element<Scalar>>::max())),
       false);
+  if (!all(newest)) {
+    form.evaluate(team, it);
+    it.for_each_side([&](const Side<Scalar>& side) {
+      team.for_each(s.k, [&](int i) {
+        const Scalar slack = broadcast<Scalar>(side.sign) * (side.bound[i] - it.y[i]);
+        const auto stale = both(negate(newest), side.has[i] > zero);
+        side.s[i] = select(stale, maximum(slack, zero), side.s[i]);
+      });
+    });
+    team.template sync<Site::kBest>();
+  }
   outcome.merit = select(frozen, outcome.merit, best);
 }
 
