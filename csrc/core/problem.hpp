@@ -96,7 +96,8 @@ struct SolutionBatch {
 ///   [ G_I  0    0     0    ] [ d_lam_I ]     [ g_lam_I   ]
 ///   [ E_J  0    0     0    ] [ d_bnd_J ]     [ g_bnd_J   ]
 ///
-/// d is zero on inactive rows and bounds, and everywhere for a member that was not solved.
+/// d is zero on inactive rows and bounds, and everywhere for a member that was not solved. Where the
+/// matrix is singular, the part of g that no d can meet is left out.
 template <class T>
 struct KktBatch {
   Dims dims;  ///< lb = ub = true when `active` covers bounds, both false otherwise
@@ -110,6 +111,7 @@ struct KktBatch {
   T* d_nu = nullptr;                          ///< [batch, p]
   T* d_lam = nullptr;                         ///< [batch, m]
   T* d_bound = nullptr;                       ///< [batch, n], or nullptr without bounds
+  int32_t* info = nullptr;                    ///< [batch] 0, or 1 where part of g was left out
 };
 
 /// Whether a diagonal Q is worked on as such: with few rows everything reduces to systems of their

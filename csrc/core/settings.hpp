@@ -33,6 +33,15 @@ constexpr Settings default_settings() {
   return settings;
 }
 
+/// The rounding of data of type T bounds what can be said of Q, whatever the precision of the
+/// arithmetic.
+template <class T>
+constexpr Settings with_data_precision(Settings settings) {
+  const double least = default_settings<T>().convexity_tolerance;
+  if (settings.convexity_tolerance < least) settings.convexity_tolerance = least;
+  return settings;
+}
+
 /// nullptr when the settings are usable, else a message naming the field, what is expected and what
 /// was given is the caller's to add.
 inline const char* validate(const Settings& settings) {

@@ -23,6 +23,12 @@ constexpr bool is_solved(Status status) {
   return status <= Status::kSolvedInaccurate;
 }
 
+/// Whether a member that single precision ended so is solved again in double precision.
+constexpr bool needs_double(int32_t status) {
+  return status != static_cast<int32_t>(Status::kSolved) &&
+         status != static_cast<int32_t>(Status::kInvalidInput);
+}
+
 constexpr const char* to_string(Status status) {
   switch (status) {
     case Status::kSolved:

@@ -95,7 +95,7 @@ class PackSolver {
   PackSolver(const ProblemBatch<T>& problem, Settings settings, const SolutionBatch<T>& out,
              const qp::MemberOrder& order, void* workspace)
       : problem_(problem),
-        settings_(with_data_precision(settings)),
+        settings_(with_data_precision<T>(settings)),
         out_(out),
         arena_{static_cast<Scalar*>(workspace)},
         again_(order.repeats()),
@@ -117,14 +117,6 @@ class PackSolver {
   }
 
  private:
-  /// The rounding of the data bounds what can be said of Q, whatever the precision of the
-  /// arithmetic.
-  static Settings with_data_precision(Settings settings) {
-    settings.convexity_tolerance =
-        std::max(settings.convexity_tolerance, default_settings<T>().convexity_tolerance);
-    return settings;
-  }
-
   bool same_matrices(const Members<kMembers>& members) const {
     const auto same = [&](const StridedArray<T>& array) {
       for (int w = 0; w < kMembers; ++w) {
@@ -166,12 +158,6 @@ class PackSolver {
   Members<kMembers> last_{0, 1};
   qp::Prepared left_ = qp::Prepared::kNothing;
 };
-
-/// A member that single precision does not solve is solved in double precision, on the same data.
-bool needs_double(int32_t status) {
-  return status != static_cast<int32_t>(Status::kSolved) &&
-         status != static_cast<int32_t>(Status::kInvalidInput);
-}
 
 template <class T>
 void solve_range(const ProblemBatch<T>& problem, const Settings& settings,
@@ -248,6 +234,8 @@ void kkt_pack(const KktBatch<T>& system, const Members<W>& members, void* worksp
   write(system.d_nu, s.p, adjoint.d_nu);
   write(system.d_lam, s.m, adjoint.d_lam);
   if (s.bounds) write(system.d_bound, s.n, adjoint.d_lam + s.mp);
+  for (int w = 0; w < members.count; ++w)
+    system.info[members.index[w]] = static_cast<int32_t>(get(adjoint.info[0], w));
 }
 
 template <class T>

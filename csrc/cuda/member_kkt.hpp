@@ -49,6 +49,7 @@ struct MemberAdjoint {
     put(system.d_nu, s.p, a.d_nu);
     put(system.d_lam, s.m, a.d_lam);
     if (s.bounds) put(system.d_bound, s.n, a.d_lam + s.mp);
+    team.single([&] { system.info[member] = static_cast<int32_t>(a.info[0]); });
     team.template sync<Site::kStore>();
   }
 

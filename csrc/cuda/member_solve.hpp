@@ -9,12 +9,6 @@
 namespace torchqp::cuda {
 TORCHQP_BEGIN_ISA_NAMESPACE
 
-/// Whether a member that single precision did not solve is solved again in double precision.
-TORCHQP_HD bool needs_double(int32_t status) {
-  return status != static_cast<int32_t>(Status::kSolved) &&
-         status != static_cast<int32_t>(Status::kInvalidInput);
-}
-
 /// Solves members in the precision of Scalar from data of type T. What was formed of Q, G and A is
 /// used again while they stay the same.
 ///

@@ -29,15 +29,6 @@ cudaError_t launch(const void* kernel, const LaunchPlan& plan, void* workspace, 
                           static_cast<size_t>(plan.shared_bytes), stream);
 }
 
-/// As the CPU path: the rounding of the data bounds what can be said of Q, whatever the precision of
-/// the arithmetic.
-template <class T>
-Settings with_data_precision(Settings settings) {
-  settings.convexity_tolerance =
-      std::max(settings.convexity_tolerance, default_settings<T>().convexity_tolerance);
-  return settings;
-}
-
 }  // namespace
 
 cudaError_t query_device(int index, Device& device) {

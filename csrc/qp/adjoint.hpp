@@ -8,8 +8,9 @@
 //
 // The matrix is symmetric, so that the adjoint (OptNet, eq. 7, in symmetric form), the
 // tangent and the second derivatives are all this one solve. Where it is singular (dependent active
-// sides, directions that nothing holds) the answer is that of the regularised factor after
-// refinement: finite, and exact on what the system determines.
+// sides, directions that nothing holds) the part of g that no d can meet is left out, which `info`
+// says, and of all d that meet the rest the answer is the one of least size: finite, and exact on
+// what the system determines.
 
 #include "qp/single_row_adjoint.hpp"
 #include "qp/solve.hpp"
@@ -30,6 +31,9 @@ inline constexpr double adjoint_fine_v = std::is_same_v<Form, DualForm<Scalar>> 
 /// (with the dual form 100) of them at a vertex, where the derivative is zero.
 template <class Scalar, class Form>
 inline constexpr double rounding_v = std::is_same_v<Form, DualForm<Scalar>> ? 128.0 : 64.0;
+/// Relative residual above which refinement has met a part of g outside the range of the matrix.
+template <class Scalar>
+inline constexpr double undetermined_v = sizeof(Element<Scalar>) == 8 ? 1e-7 : 1e-3;
 
 /// All memory of one linearised solve. Fill data.{Q,G,A}, g_*, active, live, factor_tag (and
 /// the factor of the form that it names); call solve_adjoint.
@@ -42,6 +46,7 @@ struct Adjoint {
   Scalar *d_z, *d_nu, *d_lam;  ///< [np] [pp] [k] the answer
   Scalar* active;              ///< [k] nonzero where a side holds
   Scalar* live;                ///< [1] 1 where the problem was solved
+  Scalar* info;                ///< [1] out: 1 where a part of g was left out, else 0
   Scalar* factor_tag;          ///< [1] as Result::factor_tag; 0 where no factor is given
   Scalar* ruiz;
   Arena<Scalar> nowhere, instead;  ///< as in Solver
@@ -61,6 +66,7 @@ struct Adjoint {
         d_lam(arena.take(s.k)),
         active(arena.take(s.k)),
         live(arena.take(1)),
+        info(arena.take(1)),
         factor_tag(arena.take(1)),
         ruiz(arena.take(2 * (int64_t{s.np} + s.mp + s.pp))),
         instead(arena),
@@ -139,10 +145,11 @@ TORCHQP_HD_CALL AdjointError<Scalar> adjoint_residuals(const Team& team, const A
 }
 
 /// Solves with the form's factor and refines; writes d of the problems in `which`. Data and g_ are
-/// scaled by `scale`.
+/// scaled by `scale`. Returns where the residual, which is left in it.r_d, it.r_p and it.y, stayed
+/// large.
 template <class Team, class Scalar, class Form>
-TORCHQP_HD_CALL void refine_adjoint(const Team& team, const Adjoint<Scalar>& a, Form& form,
-                                    Scalar curvature, MaskOf<Scalar> which) {
+TORCHQP_HD_CALL MaskOf<Scalar> refine_once(const Team& team, const Adjoint<Scalar>& a, Form& form,
+                                           Scalar curvature, MaskOf<Scalar> which) {
   const Shape& s = a.data.shape;
   const Iterate<Scalar>& it = a.it;
   const Scalar zero = broadcast<Scalar>(0), half = broadcast<Scalar>(0.5);
@@ -158,10 +165,11 @@ TORCHQP_HD_CALL void refine_adjoint(const Team& team, const Adjoint<Scalar>& a, 
   auto moving = which;
   for (int step = 0; step < kAdjointSteps && any(moving); ++step) {
     form.direction_active(team, it);
-    team.for_each(s.np, [&](int i) { it.z[i] = it.z[i] + it.dz[i]; });
-    team.for_each(s.pp, [&](int i) { it.nu[i] = it.nu[i] + it.dnu[i]; });
+    const auto advance = [&](Scalar& x, Scalar dx) { x = select(moving, x + dx, x); };
+    team.for_each(s.np, [&](int i) { advance(it.z[i], it.dz[i]); });
+    team.for_each(s.pp, [&](int i) { advance(it.nu[i], it.dnu[i]); });
     team.for_each(
-        s.k, [&](int i) { it.lam[i] = it.lam[i] + select(a.active[i] != zero, it.dlam[i], zero); });
+        s.k, [&](int i) { advance(it.lam[i], select(a.active[i] != zero, it.dlam[i], zero)); });
     team.template sync<Site::kAdjointStep>();
     const auto [now, z_size] = adjoint_residuals(team, a, curvature);
     const auto better = both(moving, now < error);
@@ -179,10 +187,34 @@ TORCHQP_HD_CALL void refine_adjoint(const Team& team, const Adjoint<Scalar>& a, 
       a.d_lam[i] = select(better, it.lam[i] * (a.scale.row[i] * inverse_cost), a.d_lam[i]);
     });
     const Scalar fine = broadcast<Scalar>(adjoint_fine_v<Scalar, Form> * epsilon_v<Scalar>);
-    moving = both(moving, both(now<half * error, now> fine));
-    error = now;
+    const auto further = both(moving, both(now<half * error, now> fine));
+    error = select(moving, now, error);
+    moving = further;
   }
   team.template sync<Site::kAdjointKeep>();
+  return both(which, negate(error <= broadcast<Scalar>(undetermined_v<Scalar>)));
+}
+
+/// As refine_once; what of g cannot be met is taken out of it, and the rest solved for.
+///
+/// A singular K meets g only as far as g lies in its range. The factor is that of K + R with a small
+/// R, and where g has a part outside, d = -(K + R)^-1 g is that part over R, which no refinement
+/// mends: its residual K d + g is the part itself, to rounding over R.
+template <class Team, class Scalar, class Form>
+TORCHQP_HD_CALL void refine_adjoint(const Team& team, const Adjoint<Scalar>& a, Form& form,
+                                    Scalar curvature, MaskOf<Scalar> which) {
+  const Shape& s = a.data.shape;
+  const Iterate<Scalar>& it = a.it;
+  const auto outside = refine_once(team, a, form, curvature, which);
+  if (!any(outside)) return;
+  team.single([&] { a.info[0] = select(outside, broadcast<Scalar>(1), a.info[0]); });
+  team.for_each(s.np, [&](int i) { a.g_z[i] = select(outside, a.g_z[i] - it.r_d[i], a.g_z[i]); });
+  team.for_each(s.pp,
+                [&](int i) { a.g_nu[i] = select(outside, a.g_nu[i] - it.r_p[i], a.g_nu[i]); });
+  team.for_each(s.k,
+                [&](int i) { a.g_lam[i] = select(outside, a.g_lam[i] - it.y[i], a.g_lam[i]); });
+  team.template sync<Site::kAdjointSetup>();
+  refine_once(team, a, form, curvature, outside);
 }
 
 }  // namespace detail
@@ -196,8 +228,8 @@ TORCHQP_HD void list_held(const Team& team, const Adjoint<Scalar>& a) {
   if (prefers_dual(s)) a.dual.schur.factor.held.list(team, a.active, s.m, s.mp);
 }
 
-/// Solves the system in `a`; a factor that is given goes with list_held. The answer is zero on sides that do not hold and for problems that are
-/// not live.
+/// Solves the system in `a`; a factor that is given goes with list_held. The answer is zero on sides
+/// that do not hold and for problems that are not live.
 ///
 /// Team: every lane calls with equal arguments; inputs are visible to all on entry; ends with a
 /// sync. Bitwise: equal for every team size; a problem's answer does not depend on its company in
@@ -207,6 +239,7 @@ TORCHQP_HD_CALL void solve_adjoint(const Team& team, Adjoint<Scalar>& a) {
   const Shape& s = a.data.shape;
   const Scalar zero = broadcast<Scalar>(0);
   auto direct = broadcast_mask<Scalar>(false);
+  team.single([&] { a.info[0] = zero; });
   if (has_single_row(s)) {
     direct = solve_single_row_adjoint(team, a, a.it.dz);
     if (all(direct)) return;

@@ -104,7 +104,7 @@ struct CondensedForm : PrimalForm<CondensedForm<Scalar>, Scalar> {
     }
     linalg::factor_cholesky<linalg::Pivot::kDrop>(team, H, s.np, s.np, inverse_H,
                                                   4.0 * epsilon_v<Scalar>);
-    if (s.p == 0) return;
+    if (s.p == 0 || this->soft) return;
     project_equalities(team);
     linalg::multiply_rows<linalg::Into::kReplace>(team, U, s.np, s.pp, U, s.np, s.pp, s.np, S, s.pp,
                                                   true);
@@ -126,7 +126,7 @@ struct CondensedForm : PrimalForm<CondensedForm<Scalar>, Scalar> {
     team.for_each(s.np, [&](int i) { it.dz[i] = -(g[i] + it.r_d[i]); });
     team.template sync<Site::kCondensedSolve>();
     linalg::solve_lower(team, H, s.np, s.np, inverse_H, it.dz);
-    if (s.p > 0) {
+    if (s.p > 0 && !this->soft) {
       linalg::multiply<linalg::Into::kReplace>(team, U, s.np, s.pp, s.np, it.dz, it.dnu);
       team.for_each(s.pp, [&](int i) { it.dnu[i] = it.dnu[i] + it.r_p[i]; });
       team.template sync<Site::kCondensedSolve>();
@@ -136,6 +136,11 @@ struct CondensedForm : PrimalForm<CondensedForm<Scalar>, Scalar> {
       team.template sync<Site::kCondensedSolve>();
     }
     linalg::solve_lower_transposed(team, H, s.np, s.np, inverse_H, it.dz);
+    if (this->soft) {
+      // A dz - dnu = -r_p: with sigma = 1 the equalities are in H already.
+      linalg::multiply<linalg::Into::kReplace>(team, data.A, s.np, s.pp, s.np, it.dz, it.dnu);
+      team.for_each(s.pp, [&](int i) { it.dnu[i] = it.dnu[i] + it.r_p[i]; });
+    }
     constraint_values(team, data, it.dz, it.dy);
     team.for_each(s.k, [&](int i) { it.dlam[i] = fused(weight[i], it.dy[i], it.t[i]); });
     team.template sync<Site::kCondensedSolve>();

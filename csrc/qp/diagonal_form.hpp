@@ -47,6 +47,10 @@ struct DiagonalForm : PrimalForm<DiagonalForm<Scalar>, Scalar> {
     return lowest <= largest * broadcast<Scalar>(settings.convexity_tolerance);
   }
 
+  /// Nothing is formed of Q once and for all.
+  template <class Team>
+  TORCHQP_HD void form_base(const Team&) const {}
+
   template <class Team>
   TORCHQP_HD_CALL void factor(const Team& team, const Scalar* w) const {
     const Shape& s = data.shape;
@@ -76,7 +80,7 @@ struct DiagonalForm : PrimalForm<DiagonalForm<Scalar>, Scalar> {
     team.for_each(rows, [&](int i) {
       Scalar& pivot = S[i * (rows + 1)];
       if (i < s.pp) {
-        pivot = i < s.p ? pivot + pivot * shift : one;
+        pivot = i < s.p ? pivot + (this->soft ? one : pivot * shift) : one;
         d[i] = zero;
       } else {
         d[i] = reciprocal(maximum(weight[i - s.pp], least));

@@ -16,6 +16,10 @@ TORCHQP_BEGIN_ISA_NAMESPACE
 /// The dual form of one solve; see interior_point.hpp for what a Form offers.
 template <class Scalar>
 struct DualForm {
+  /// Steps are not damped: T + diag(s / lam) is well conditioned where the weights lam / s are large.
+  static constexpr bool kDamped = false;
+  static constexpr double stiffness = stiffness_v<Scalar>;
+  TORCHQP_HD static Scalar give(Scalar) { return broadcast<Scalar>(0); }
   const Data<Scalar>& data;
   const Scale<Scalar>& scale;
   Settings settings;
@@ -161,7 +165,8 @@ struct DualForm {
     r.primal = primal, r.primal_reference = primal_reference;
     r.gap = absolute(gap);
     r.gap_reference = max_norm(absolute(support), curvature);
-    return {r.merit(settings), broadcast_mask<Scalar>(false), broadcast_mask<Scalar>(false)};
+    const Scalar never = broadcast<Scalar>(std::numeric_limits<double>::infinity());
+    return {r.merit(settings), never, broadcast_mask<Scalar>(false), broadcast_mask<Scalar>(false)};
   }
 
   template <class Team>

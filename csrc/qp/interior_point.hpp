@@ -13,9 +13,22 @@
 //                               on them
 //   factor_active(team, it)     factors the KKT matrix of the sides that hold, it.active
 //   direction_active(team, it)  from it.r_d, it.r_p, it.y: the step to where those sides are met
+//   kDamped, damping, stiffness whether and how steps are damped, see below; the weight of a
+//                               constraint that holds as an equality
+//   give(lam)                   how far a side may be missed: 0, but for primal_form.hpp's soft
+//                               problem
 //
 // A step keeps for each side s > 0, lam > 0 and moves towards s lam = sigma mu. One step length
 // serves primal and dual.
+//
+// Damping. As iterates converge the weights lam / s of sides that hold grow without bound, and with
+// them the condition of a condensed system: linear programs stall. A damped step meets
+//
+//   sign dy + ds - delta dlam = -r       instead of       sign dy + ds = -r
+//
+// which is one step of the proximal method of multipliers (Schwan et al., PIQP, 2023): no weight
+// exceeds 1 / delta. The residuals are those of the problem itself, so that delta changes the way
+// and not the solution.
 
 #include "core/settings.hpp"
 #include "qp/iterate.hpp"
@@ -27,7 +40,9 @@ TORCHQP_BEGIN_ISA_NAMESPACE
 /// Where an iterate stands.
 template <class Scalar>
 struct Progress {
-  Scalar merit;  ///< largest residual over its tolerance: at most 1 when solved
+  Scalar merit;          ///< largest residual over its tolerance: at most 1 when solved
+  Scalar gap_tolerance;  ///< of the duality gap, in the units of the solver: above it, falling
+                         ///< complementarity is progress
   MaskOf<Scalar> primal_infeasible, dual_infeasible;  ///< the iterate proves it
 };
 
@@ -53,6 +68,9 @@ inline constexpr double kStepFraction = 0.995;
 /// Iterations without progress after which a problem stops; single precision has less to wait for.
 template <class Scalar>
 inline constexpr int patience_v = sizeof(Element<Scalar>) == 8 ? 12 : 6;
+/// Complementarity counts as progress while it falls by this factor, down to this share of the gap's
+/// tolerance: relative residuals say nothing while multipliers are still orders of magnitude off.
+inline constexpr double kMuProgress = 0.5, kLeastMu = 1e-3;
 /// Weight of a constraint that holds as an equality, in scaled units; the error it leaves shrinks
 /// by its inverse a step.
 template <class Scalar>
@@ -207,20 +225,35 @@ TORCHQP_HD_CALL void warm_start(const Team& team, const Shape& s, Form& form,
 
 namespace detail {
 
-/// ds = -(r + sign dy) and dlam = target - lam / s ds on all sides, where target(side, i) is what
-/// dlam is without ds. Returns the largest of -ds/s and -dlam/lam, at least 0: the reciprocal of the
-/// step to the boundary.
+/// x / (1 + delta w), what damping leaves of x on a side with weight w; x in a form without damping.
+template <class Form, class Scalar>
+TORCHQP_HD Scalar damped(const Form& form, Scalar w, Scalar x) {
+  if constexpr (Form::kDamped) {
+    return x * reciprocal(fused(broadcast<Scalar>(form.damping), w, broadcast<Scalar>(1)));
+  } else {
+    return x;
+  }
+}
+
+/// ds and dlam on all sides, where target(side, i) is what dlam is without ds, from
+///
+///   sign dy + ds - delta dlam = -r,   dlam = target - lam / s ds.
+///
+/// Returns the largest of -ds/s and -dlam/lam, at least 0: the reciprocal of the step to the
+/// boundary.
 ///
 /// Team: every lane calls; ends with a sync.
-template <class Team, class Scalar, class Target>
-TORCHQP_HD Scalar move_sides(const Team& team, const Iterate<Scalar>& it, int k, Target target) {
+template <class Team, class Scalar, class Form, class Target>
+TORCHQP_HD Scalar move_sides(const Team& team, const Form& form, const Iterate<Scalar>& it, int k,
+                             Target target) {
   // maximum passes over NaNs, so that the largest does not depend on the order.
   Scalar decrease[1] = {broadcast<Scalar>(0)};
   it.for_each_side([&](const Side<Scalar>& side) {
     team.for_each(k, [&](int i) {
       const Scalar w = side.lam[i] * side.inv_s[i];
-      const Scalar ds = -(side.has[i] * fused(broadcast<Scalar>(side.sign), it.dy[i], side.r[i]));
-      const Scalar dlam = fnma(w, ds, target(side, i));
+      Scalar ds = -(side.has[i] * fused(broadcast<Scalar>(side.sign), it.dy[i], side.r[i]));
+      const Scalar dlam = damped(form, w, fnma(w, ds, target(side, i)));
+      if constexpr (Form::kDamped) ds = fused(broadcast<Scalar>(form.damping), dlam, ds);
       side.ds[i] = ds, side.dlam[i] = dlam;
       decrease[0] = maximum(decrease[0], -(ds * side.inv_s[i]));
       decrease[0] = maximum(decrease[0], -(dlam * side.inv_lam[i]));
@@ -257,7 +290,7 @@ TORCHQP_HD_CALL void take_step(const Team& team, const Shape& s, Form& form,
                                const Iterate<Scalar>& it, Scalar sides, Scalar mu,
                                MaskOf<Scalar> moving) {
   const Scalar zero = broadcast<Scalar>(0), one = broadcast<Scalar>(1),
-               stiff = broadcast<Scalar>(stiffness_v<Scalar>);
+               stiff = broadcast<Scalar>(form.stiffness);
   team.for_each(s.k, [&](int i) {
     Scalar weight = zero, t = zero;
     it.for_each_side([&](const Side<Scalar>& side) {
@@ -265,15 +298,16 @@ TORCHQP_HD_CALL void take_step(const Team& team, const Shape& s, Form& form,
       side.inv_lam[i] = select(side.has[i] > zero, reciprocal(side.lam[i]), one);
       const Scalar sign = broadcast<Scalar>(side.sign);
       const Scalar slack = select(side.has[i] > zero, sign * (side.bound[i] - it.y[i]), one);
-      side.r[i] = side.s[i] - slack;
+      side.r[i] = side.s[i] - (slack + form.give(side.lam[i]));
       const Scalar w = side.lam[i] * side.inv_s[i];
-      weight = weight + w;
-      t = fused(sign, fused(w, side.r[i], -side.lam[i]), t);
+      weight = weight + damped(form, w, w);
+      t = fused(sign, damped(form, w, fused(w, side.r[i], -side.lam[i])), t);
     });
     if (it.has_equal()) {
       const auto closed = it.equal[i] > zero;
       weight = select(closed, stiff, weight);
-      t = select(closed, stiff * (it.y[i] - it.upper.bound[i]), t);
+      const Scalar miss = (it.y[i] - it.upper.bound[i]) - form.give(it.lam_equal[i]);
+      t = select(closed, stiff * miss, t);
     }
     it.weight[i] = weight;
     it.t[i] = t;
@@ -281,7 +315,7 @@ TORCHQP_HD_CALL void take_step(const Team& team, const Shape& s, Form& form,
   form.factor(team, it.weight);
   form.direction(team, it);
   const Scalar furthest =
-      move_sides(team, it, s.k, [](const Side<Scalar>& side, int i) { return -side.lam[i]; });
+      move_sides(team, form, it, s.k, [](const Side<Scalar>& side, int i) { return -side.lam[i]; });
   const Scalar reach = reciprocal(maximum(furthest, one));
   const Scalar ratio = complementarity_after(team, s, it, reach) / (sides * mu);
   const Scalar centre = select(mu > zero, ratio * ratio * ratio * mu, zero);
@@ -292,14 +326,15 @@ TORCHQP_HD_CALL void take_step(const Team& team, const Shape& s, Form& form,
       const Scalar target = fnma(side.ds[i], side.dlam[i], centre) * side.inv_s[i];
       side.dlam[i] = fused(side.has[i], target, -side.lam[i]);
       const Scalar w = side.lam[i] * side.inv_s[i];
-      t = fused(broadcast<Scalar>(side.sign), fused(w, side.r[i], side.dlam[i]), t);
+      t = fused(broadcast<Scalar>(side.sign), damped(form, w, fused(w, side.r[i], side.dlam[i])),
+                t);
     });
     it.t[i] = it.has_equal() ? select(it.equal[i] > zero, it.t[i], t) : t;
   });
   team.template sync<Site::kDirection>();
   form.direction(team, it);
   const Scalar decrease =
-      move_sides(team, it, s.k, [](const Side<Scalar>& side, int i) { return side.dlam[i]; });
+      move_sides(team, form, it, s.k, [](const Side<Scalar>& side, int i) { return side.dlam[i]; });
   const Scalar alpha =
       broadcast<Scalar>(kStepFraction) / maximum(decrease, broadcast<Scalar>(kStepFraction));
   const auto advance = [&](Scalar& x, Scalar dx) { x = select(moving, fused(alpha, dx, x), x); };
@@ -341,7 +376,7 @@ TORCHQP_HD_CALL void copy_best(const Team& team, const Shape& s, const Iterate<S
 /// Iterates from a started iterate until the merit is at most `target`, or no progress is made, or
 /// a certificate is found.
 ///
-///   in/out  it        started; on return the best iterate met
+///   in/out  it        started; on return the best iterate met, or the one that is a certificate
 ///   in      frozen    problems that are not touched
 ///   out     outcome   merit and certificates of the best iterate; iterations are added to
 ///
@@ -354,15 +389,22 @@ TORCHQP_HD_CALL void interior_point(const Team& team, const Shape& s, Form& form
   const Scalar zero = broadcast<Scalar>(0), one = broadcast<Scalar>(1);
   const Scalar sides = count_sides(team, it, s.k);
   Scalar best = broadcast<Scalar>(std::numeric_limits<Element<Scalar>>::max()), waited = zero;
+  Scalar least_mu = best;
   auto done = frozen;
   for (int iteration = 0;; ++iteration) {
     const Progress<Scalar> progress = form.evaluate(team, it);
-    const auto better = both(negate(done), progress.merit < best);
-    if (any(better)) copy_best(team, s, it, better, true);
-    waited = select(progress.merit < broadcast<Scalar>(0.9) * best, zero, waited + one);
-    best = select(better, progress.merit, best);
     const auto proved =
         both(negate(done), either(progress.primal_infeasible, progress.dual_infeasible));
+    const auto better = either(proved, both(negate(done), progress.merit < best));
+    if (any(better)) copy_best(team, s, it, better, true);
+    const Scalar mu = detail::complementarity_after(team, s, it, zero) / sides;
+    const auto nearer =
+        both(mu<broadcast<Scalar>(kMuProgress) * least_mu, mu * sides> broadcast<Scalar>(kLeastMu) *
+             progress.gap_tolerance);
+    least_mu = select(nearer, mu, least_mu);
+    waited =
+        select(either(nearer, progress.merit < broadcast<Scalar>(0.9) * best), zero, waited + one);
+    best = select(better, progress.merit, best);
     outcome.primal_infeasible =
         either(outcome.primal_infeasible, both(proved, progress.primal_infeasible));
     outcome.dual_infeasible =
@@ -372,7 +414,6 @@ TORCHQP_HD_CALL void interior_point(const Team& team, const Shape& s, Form& form
     done = either(done, negate(is_finite(progress.merit)));
     if (iteration == max_iter || all(done)) break;
     outcome.iterations = select(done, outcome.iterations, outcome.iterations + one);
-    const Scalar mu = detail::complementarity_after(team, s, it, zero) / sides;
     detail::take_step(team, s, form, it, sides, mu, negate(done));
   }
   copy_best(

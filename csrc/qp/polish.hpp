@@ -27,10 +27,11 @@ inline constexpr int kPolishSteps = 6;
 /// Error, in roundings of the sizes involved, up to which a point on its active set is left as it
 /// is: after an interior point, and where pivoting has found the set and its gradient stands. 512
 /// in double precision are 1e-13, what one Newton step leaves at n = 200 with a condition of 1e7; a
-/// second one gains nothing. 64 in single precision are 8e-6, a twelfth of its tolerance; after an
-/// interior point linear programs need the tighter 4 to come out on their set.
+/// second one gains nothing. 64 in single precision are 8e-6, a twelfth of its tolerance. After an
+/// interior point linear programs need the tighter 4 to come out on their set, and a step costs
+/// little beside the factorizations before it.
 template <class Scalar>
-inline constexpr double fine_v = sizeof(Element<Scalar>) == 8 ? 512.0 : 4.0;
+inline constexpr double fine_v = 4.0;
 template <class Scalar>
 inline constexpr double fine_on_set_v = sizeof(Element<Scalar>) == 8 ? 512.0 : 64.0;
 /// Sign errors and violations below this share of the largest multiplier and value are rounding.
@@ -187,18 +188,32 @@ TORCHQP_HD_CALL MaskOf<Scalar> polish(const Team& team, const Data<Scalar>& data
       moving = both(moving, both(now<half * error, now> fine));
       error = now;
     }
-    const Scalar merit = r.merit(settings);
-    const auto good = both(merit <= broadcast<Scalar>(1),
-                           either(merit <= outcome.merit, merit <= broadcast<Scalar>(0.01)));
+    const auto is_good = [&](Scalar merit) {
+      const auto good = both(merit <= broadcast<Scalar>(1),
+                             either(merit <= outcome.merit, merit <= broadcast<Scalar>(0.01)));
+      // An interior point that stalled above the tolerances has nothing to come.
+      return prepared ? good : either(good, merit < outcome.merit);
+    };
+    Scalar merit = r.merit(settings);
     const auto changed = detail::revise_active(team, s, it, pending);
-    const auto kept = both(pending, both(good, negate(changed)));
+    auto kept = both(pending, both(is_good(merit), negate(changed)));
     if (any(kept)) {
-      // What is left of wrong signs is rounding: a multiplier is zero or of the right sign.
+      // What is left of wrong signs is small beside the largest multiplier: a multiplier is zero or
+      // of the right sign, and the residuals are those of the point with that.
+      Scalar wrong[1] = {zero};
       it.for_each_side([&](const Side<Scalar>& side) {
         team.for_each(s.k, [&](int i) {
+          wrong[0] = maximum(wrong[0], -side.lam[i]);
           side.lam[i] = select(kept, maximum(side.lam[i], zero), side.lam[i]);
         });
       });
+      team.template max_all<Site::kPolishSet>(wrong);
+      const auto mended = both(kept, wrong[0] > zero);
+      if (any(mended)) {
+        r.take(mended, kkt_residuals(team, data, scale, it));
+        merit = r.merit(settings);
+        kept = both(kept, either(negate(mended), is_good(merit)));
+      }
       copy_best(team, s, it, kept, true);
       outcome.merit = select(kept, merit, outcome.merit);
       outcome.residuals.take(kept, r);

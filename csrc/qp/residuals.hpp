@@ -15,7 +15,8 @@ struct Residuals {
   Scalar stationarity_reference, primal_reference, dual_sign_reference, gap_reference;
   Scalar multiplier_image;  ///< ||A'nu + C'lam||, for certificates
   Scalar support;  ///< b'nu + sup over the constraints of lam'y: negative, it proves infeasibility
-  Scalar slope;    ///< q'z in the units of the solver, for certificates
+  Scalar support_reference;  ///< the sum of the sizes of its terms
+  Scalar slope;              ///< q'z, for certificates
 
   /// The largest of r / (eps_abs + eps_rel reference): at most 1 when solved.
   TORCHQP_HD Scalar merit(const Settings& settings) const {
@@ -42,6 +43,7 @@ struct Residuals {
     gap_reference = select(which, other.gap_reference, gap_reference);
     multiplier_image = select(which, other.multiplier_image, multiplier_image);
     support = select(which, other.support, support);
+    support_reference = select(which, other.support_reference, support_reference);
     slope = select(which, other.slope, slope);
   }
 };
@@ -201,25 +203,32 @@ TORCHQP_HD_CALL Residuals<Scalar> kkt_residuals(const Team& team, const Data<Sca
   }
   team.template max_all<Site::kResiduals>(norms);
 
-  Scalar sums[3];
+  Scalar sums[4];
   const int rows = s.mp > s.pp ? s.mp : s.pp;
-  team.template sums<Site::kResiduals>(
-      s.np > rows ? s.np : rows, sums, [&](int i, Scalar(&sum)[3]) {
-        if (i < s.np) {
-          sum[0] = fused(it.z[i], it.Qz[i], sum[0]);
-          sum[1] = fused(it.z[i], data.q[i], sum[1]);
-        }
-        if (i < s.pp) sum[2] = fused(data.b[i], it.nu[i], sum[2]);
-        s.for_constraints_at(i, [&](int c) { sum[2] = add_support(it, c, sum[2]); });
-      });
+  team.template sums<Site::kResiduals>(s.np > rows ? s.np : rows, sums,
+                                       [&](int i, Scalar(&sum)[4]) {
+                                         if (i < s.np) {
+                                           sum[0] = fused(it.z[i], it.Qz[i], sum[0]);
+                                           sum[1] = fused(it.z[i], data.q[i], sum[1]);
+                                         }
+                                         if (i < s.pp) {
+                                           const Scalar term = data.b[i] * it.nu[i];
+                                           sum[2] = sum[2] + term, sum[3] = sum[3] + absolute(term);
+                                         }
+                                         s.for_constraints_at(i, [&](int c) {
+                                           const Scalar term = add_support(it, c, zero);
+                                           sum[2] = sum[2] + term, sum[3] = sum[3] + absolute(term);
+                                         });
+                                       });
   const Scalar quadratic = sums[0], linear = sums[1], support = sums[2];
   Residuals<Scalar> out;
   out.stationarity = stationarity, out.stationarity_reference = stationarity_reference;
   out.primal = primal, out.primal_reference = primal_reference;
   out.dual_sign = dual_sign, out.dual_sign_reference = dual_sign_reference;
   out.multiplier_image = multiplier_image;
-  out.slope = linear;
+  out.slope = linear * inverse_cost;
   out.support = support * inverse_cost;
+  out.support_reference = sums[3] * inverse_cost;
   out.gap = absolute((quadratic + linear) + support) * inverse_cost;
   out.gap_reference = max_norm(max_norm(absolute(quadratic), linear), support) * inverse_cost;
   return out;

@@ -64,13 +64,16 @@ TORCHQP_HD_CALL void iterate_form(const Team& team, Solver<Scalar>& solver, Form
   // The dual form tries to finish early, from a blurred guess: pivoting mends a few wrong rows for
   // less than an iteration costs.
   constexpr bool kPivots = std::is_same_v<Form, DualForm<Scalar>>;
-  constexpr double kTargets[] = {1e2, 1.0, 1e-3};
+  constexpr double kTargets[] = {1e2, 1.0, 1e-5};
   const Scalar limit = broadcast<Scalar>(settings.max_iter);
   const Scalar before = outcome.iterations;
+  auto stalled = broadcast_mask<Scalar>(false);  // what stalls before a target misses the next too
   for (const double target : kTargets) {
     const bool early = target > 1.0;
     if (early && !(kPivots && settings.polish)) continue;
-    interior_point(team, s, form, it, target, settings.max_iter, negate(open), outcome);
+    interior_point(team, s, form, it, target, settings.max_iter, either(negate(open), stalled),
+                   outcome);
+    stalled = both(open, outcome.merit > broadcast<Scalar>(target));
     form.recover(team, it);
     guess_active(team, s, it);
     copy_best(team, s, it, open, true);
@@ -87,9 +90,51 @@ TORCHQP_HD_CALL void iterate_form(const Team& team, Solver<Scalar>& solver, Form
     if (!early) {
       open = both(open, negate(polish(team, solver.data, solver.scale, settings, form, it, open,
                                       Polish::kGuess, outcome)));
+      open = both(open, negate(stalled));
     }
     if (!any(open)) return;
   }
+}
+
+/// Puts z on the bounds that only rounding is between, and inside all others: bounds are kept to the
+/// bit. Returns where anything changed.
+///
+/// Team: every lane calls and sees its own entries of z on entry; ends with a sync.
+template <class Team, class Scalar>
+TORCHQP_HD_CALL MaskOf<Scalar> snap_to_bounds(const Team& team, const Data<Scalar>& data,
+                                              const Iterate<Scalar>& it) {
+  const Shape& s = data.shape;
+  Scalar z_size[1] = {broadcast<Scalar>(0)}, moved[1] = {broadcast<Scalar>(0)};
+  team.for_each(s.np, [&](int i) { z_size[0] = max_norm(z_size[0], it.z[i]); });
+  team.template max_all<Site::kFinish>(z_size);
+  const Scalar rounding = z_size[0] * broadcast<Scalar>(8.0 * epsilon_v<Scalar>);
+  team.for_each(s.np, [&](int i) {
+    const Scalar low = data.lower[s.mp + i], high = data.upper[s.mp + i];
+    Scalar z = it.z[i];
+    z = select(z <= low + rounding, low, z);
+    z = select(z >= high - rounding, high, z);
+    moved[0] = select(z == it.z[i], moved[0], broadcast<Scalar>(1));
+    it.z[i] = z;
+  });
+  team.template max_all<Site::kFinish>(moved);
+  return moved[0] > broadcast<Scalar>(0);
+}
+
+/// Leaves a constraint with two sides the multiplier of one of them, which is all that a solution
+/// reports: an interior iterate has both, and with both another gap.
+///
+/// Team: every lane calls; a lane reads and writes its own entries only, without a sync.
+template <class Team, class Scalar>
+TORCHQP_HD_CALL void keep_net_multipliers(const Team& team, const Shape& s,
+                                          const Iterate<Scalar>& it) {
+  if (!it.has_equal()) return;
+  const Scalar zero = broadcast<Scalar>(0);
+  team.for_each(s.k, [&](int i) {
+    const auto two = both(it.upper.has[i] > zero, it.lower.has[i] > zero);
+    const Scalar net = it.upper.lam[i] - it.lower.lam[i];
+    it.upper.lam[i] = select(two, maximum(net, zero), it.upper.lam[i]);
+    it.lower.lam[i] = select(two, maximum(-net, zero), it.lower.lam[i]);
+  });
 }
 
 /// The best points and their residuals; factors their active sets where asked to.
@@ -102,13 +147,18 @@ TORCHQP_HD_CALL Residuals<Scalar> settle(const Team& team, Solver<Scalar>& solve
   const Iterate<Scalar>& it = solver.it;
   copy_best(team, solver.data.shape, it, negate(frozen), false);
   if (factor) form.factor_active(team, it);
-  if (all(either(outcome.polished, frozen))) {
+  auto exact = outcome.polished;
+  if (solver.data.shape.bounds) {
+    exact = both(exact, negate(snap_to_bounds(team, solver.data, it)));
+  }
+  if (all(either(exact, frozen))) {
     net_multipliers(team, solver.data.shape, it);
     constraint_values(team, solver.data, it.z, it.y);
     return outcome.residuals;
   }
+  keep_net_multipliers(team, solver.data.shape, it);
   Residuals<Scalar> r = kkt_residuals(team, solver.data, solver.scale, it);
-  r.take(outcome.polished, outcome.residuals);
+  r.take(exact, outcome.residuals);
   return r;
 }
 

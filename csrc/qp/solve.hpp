@@ -3,6 +3,7 @@
 // verdict.
 
 #include "qp/check_data.hpp"
+#include "qp/feasibility.hpp"
 #include "qp/run_form.hpp"
 #include "qp/scaling.hpp"
 #include "qp/single_row.hpp"
@@ -11,6 +12,33 @@ namespace torchqp::qp {
 TORCHQP_BEGIN_ISA_NAMESPACE
 namespace detail {
 
+/// Of a point that nothing is known of.
+template <class Scalar>
+TORCHQP_HD Residuals<Scalar> unknown_residuals() {
+  const Scalar nan = broadcast<Scalar>(std::numeric_limits<double>::quiet_NaN()),
+               zero = broadcast<Scalar>(0);
+  return {nan, nan, nan, nan, zero, zero, zero, zero, zero, zero, zero, zero};
+}
+
+/// Writes the multipliers of the problems in `which` to the result, in the caller's units. Each lane
+/// writes its own entries.
+template <class Team, class Scalar>
+TORCHQP_HD_CALL void store_multipliers(const Team& team, const Solver<Scalar>& solver,
+                                       MaskOf<Scalar> which) {
+  const Shape& s = solver.data.shape;
+  const Iterate<Scalar>& it = solver.it;
+  const Result<Scalar>& out = solver.result;
+  const Scalar inverse_cost = reciprocal(solver.scale.cost[0]);
+  team.for_each(s.pp, [&](int i) {
+    const Scalar nu = it.nu[i] * (solver.scale.equality[i] * inverse_cost);
+    out.nu[i] = select(which, nu, out.nu[i]);
+  });
+  team.for_each(s.k, [&](int i) {
+    const Scalar lam = it.lam[i] * (solver.scale.row[i] * inverse_cost);
+    out.lam[i] = select(which, lam, out.lam[i]);
+  });
+}
+
 /// Writes the iterate of the problems in `which` to the result, in the caller's units.
 template <class Team, class Scalar>
 TORCHQP_HD_CALL void store(const Team& team, Solver<Scalar>& solver, MaskOf<Scalar> which,
@@ -18,26 +46,11 @@ TORCHQP_HD_CALL void store(const Team& team, Solver<Scalar>& solver, MaskOf<Scal
   const Shape& s = solver.data.shape;
   const Iterate<Scalar>& it = solver.it;
   const Result<Scalar>& out = solver.result;
-  const Scalar inverse_cost = reciprocal(solver.scale.cost[0]), one = broadcast<Scalar>(1);
+  const Scalar one = broadcast<Scalar>(1);
   const auto put = [&](Scalar& to, Scalar value) { to = select(which, value, to); };
-  Scalar z_size[1] = {broadcast<Scalar>(0)};
-  team.for_each(s.np, [&](int i) { z_size[0] = max_norm(z_size[0], it.z[i]); });
-  team.template max_all<Site::kFinish>(z_size);
-  const Scalar rounding = z_size[0] * broadcast<Scalar>(8.0 * epsilon_v<Scalar>);
-  team.for_each(s.np, [&](int i) {
-    Scalar z = it.z[i];
-    if (s.bounds) {
-      // Bounds are kept to the bit, and met to the bit where only rounding is between.
-      const Scalar low = solver.data.lower[s.mp + i], high = solver.data.upper[s.mp + i];
-      z = select(z <= low + rounding, low, z);
-      z = select(z >= high - rounding, high, z);
-    }
-    put(out.z[i], z * solver.scale.variable[i]);
-  });
-  team.for_each(
-      s.pp, [&](int i) { put(out.nu[i], it.nu[i] * (solver.scale.equality[i] * inverse_cost)); });
+  team.for_each(s.np, [&](int i) { put(out.z[i], it.z[i] * solver.scale.variable[i]); });
+  store_multipliers(team, solver, which);
   team.for_each(s.k, [&](int i) {
-    put(out.lam[i], it.lam[i] * (solver.scale.row[i] * inverse_cost));
     // An equality among the constraints counts for the side that its multiplier pushes on.
     const Scalar side = select(it.lam[i] < broadcast<Scalar>(0), -one, one);
     put(out.active[i], select(it.equal[i] > broadcast<Scalar>(0), side, it.active[i]));
@@ -63,20 +76,93 @@ TORCHQP_HD Scalar number(Status status) {
   return broadcast<Scalar>(static_cast<int>(status));
 }
 
-/// The status of a point: a certificate counts unless the point is a solution after all.
+/// The status of a point: a certificate counts unless the point is a solution after all. What is
+/// within the default tolerances is usable, however tight the caller's.
 template <class Scalar>
-TORCHQP_HD Scalar verdict(const Settings& settings, Scalar merit, const Outcome<Scalar>& outcome) {
+TORCHQP_HD Scalar verdict(const Settings& settings, const Residuals<Scalar>& r,
+                          const Outcome<Scalar>& outcome) {
+  const Scalar merit = r.merit(settings);
   const auto limited = outcome.iterations >= broadcast<Scalar>(settings.max_iter);
   Scalar status = select(limited, number<Scalar>(Status::kMaxIterations),
                          number<Scalar>(Status::kNumericalError));
   const auto choose = [&](MaskOf<Scalar> where, Status value) {
     status = select(where, number<Scalar>(value), status);
   };
-  choose(merit <= broadcast<Scalar>(kInaccurateMerit), Status::kSolvedInaccurate);
+  choose(either(merit <= broadcast<Scalar>(kInaccurateMerit),
+                r.merit(default_settings<Element<Scalar>>()) <= broadcast<Scalar>(1)),
+         Status::kSolvedInaccurate);
   choose(outcome.dual_infeasible, Status::kDualInfeasible);
   choose(outcome.primal_infeasible, Status::kPrimalInfeasible);
   choose(merit <= broadcast<Scalar>(solved_merit_v<Scalar>), Status::kSolved);
   return status;
+}
+
+/// Where the residuals miss feasibility, or say nothing.
+template <class Scalar>
+TORCHQP_HD MaskOf<Scalar> misses_constraints(const Settings& settings, const Residuals<Scalar>& r) {
+  return negate(r.primal <= fused(broadcast<Scalar>(settings.eps_rel), r.primal_reference,
+                                  broadcast<Scalar>(settings.eps_abs)));
+}
+
+/// A form that iterates on z, for the problems that are not finished: from its set-up to results,
+/// and to certificates where it ends without a solution.
+///
+///   in   dual_merit  of the result that is there
+///   in   spent       iterations so far; returned with those from here added
+template <class Team, class Scalar, class Form>
+TORCHQP_HD_CALL Scalar run_primal(const Team& team, Solver<Scalar>& solver, Form& form, bool warm,
+                                  bool keep_factor, MaskOf<Scalar> finished, Scalar dual_merit,
+                                  Scalar spent) {
+  const Shape& s = solver.data.shape;
+  const Iterate<Scalar>& it = solver.it;
+  const Settings& settings = solver.settings;
+  const Result<Scalar>& out = solver.result;
+  const Scalar zero = broadcast<Scalar>(0);
+  const auto convex = form.setup(team);
+  reset_iterate(team, s, it);
+  const auto bent = both(negate(finished), negate(convex));
+  store(team, solver, bent, unknown_residuals<Scalar>(), number<Scalar>(Status::kNotConvex), false);
+  const auto frozen = either(finished, bent);
+  if (all(frozen)) return spent;
+
+  Outcome<Scalar> outcome;
+  const Residuals<Scalar> r = run_form(team, solver, form, warm, keep_factor, frozen, outcome);
+  if (prefers_dual(s)) {
+    // Where Q is positive definite the objective has a bound, whatever overflowed.
+    outcome.dual_infeasible = both(outcome.dual_infeasible, negate(solver.definite[0] > zero));
+  }
+  const Scalar merit = r.merit(settings);
+  // The dual form's point stays where it is the better of two that both fall short.
+  const auto proved = either(outcome.primal_infeasible, outcome.dual_infeasible);
+  const auto taken = both(negate(frozen), either(proved, negate(dual_merit < merit)));
+  store(team, solver, taken, r, verdict(settings, r, outcome), false);
+  if (solver.instead.overlays) {
+    // The dual form's factor lay where this form worked.
+    team.single([&] { out.factor_tag[0] = minimum(out.factor_tag[0], zero); });
+  }
+  spent = select(frozen, spent, spent + outcome.iterations);
+
+  const auto limited = outcome.iterations >= broadcast<Scalar>(settings.max_iter);
+  const auto doubtful =
+      both(both(negate(frozen), negate(either(proved, limited))), misses_constraints(settings, r));
+  if (!any(doubtful)) return spent;
+  Outcome<Scalar> sought;
+  seek_certificate(team, solver, form, doubtful, sought);
+  form.set_soft(false);
+  net_multipliers(team, s, it);
+  store_multipliers(team, solver, sought.primal_infeasible);
+  team.single([&] {
+    const Scalar infeasible = number<Scalar>(Status::kPrimalInfeasible);
+    out.status[0] = select(sought.primal_infeasible, infeasible, out.status[0]);
+    out.factor_tag[0] = select(doubtful, zero, out.factor_tag[0]);
+  });
+  team.template sync<Site::kFinish>();
+  if (keep_factor && !all(either(frozen, doubtful))) {
+    form.form_base(team);
+    copy_best(team, s, it, negate(doubtful), false);
+    form.factor_active(team, it);
+  }
+  return select(doubtful, spent + sought.iterations, spent);
 }
 
 }  // namespace detail
@@ -120,8 +206,6 @@ TORCHQP_HD_CALL Prepared solve(const Team& team, Solver<Scalar>& solver, bool wa
   auto finished = either(direct, either(invalid, empty));
   const Outcome<Scalar> fresh;
   reset_iterate(team, s, solver.it);
-  const Scalar nan = broadcast<Scalar>(std::numeric_limits<double>::quiet_NaN());
-  Residuals<Scalar> unknown{nan, nan, nan, nan, zero, zero, zero, zero, zero, zero, zero};
   team.for_each(s.np, [&](int i) { solver.it.best_z[i] = zero; });
   team.for_each(s.pp, [&](int i) { solver.it.best_nu[i] = zero; });
   team.for_each(s.k, [&](int i) {
@@ -129,7 +213,7 @@ TORCHQP_HD_CALL Prepared solve(const Team& team, Solver<Scalar>& solver, bool wa
     if (s.upper) solver.it.best_upper[i] = zero;
     if (s.lower) solver.it.best_lower[i] = zero;
   });
-  detail::store(team, solver, negate(direct), unknown,
+  detail::store(team, solver, negate(direct), detail::unknown_residuals<Scalar>(),
                 select(invalid, detail::number<Scalar>(Status::kInvalidInput),
                        detail::number<Scalar>(Status::kPrimalInfeasible)),
                 false);
@@ -154,8 +238,7 @@ TORCHQP_HD_CALL Prepared solve(const Team& team, Solver<Scalar>& solver, bool wa
       if (keep_factor) solver.dual.unscale_factor(team);
       const Scalar merit = r.merit(solver.settings);
       const auto usable = both(negate(frozen), is_finite(merit));
-      detail::store(team, solver, usable, r, detail::verdict(solver.settings, merit, outcome),
-                    true);
+      detail::store(team, solver, usable, r, detail::verdict(solver.settings, r, outcome), true);
       dual_merit = select(usable, merit, dual_merit);
       spent = select(frozen, spent, outcome.iterations);
       finished = either(finished, both(usable, merit <= broadcast<Scalar>(solved_merit_v<Scalar>)));
@@ -164,33 +247,11 @@ TORCHQP_HD_CALL Prepared solve(const Team& team, Solver<Scalar>& solver, bool wa
 
   const bool intact = prefers_dual(s) && all(finished);  // no other form rescales the matrices
   if (!all(finished)) {
-    Outcome<Scalar> outcome = fresh;
     equilibrate(team, solver.data, solver.scale, zero, solver.ruiz);
-    const auto convex = s.diagonal ? solver.diagonal.setup(team) : solver.condensed.setup(team);
-    reset_iterate(team, s, solver.it);
-    const auto bent = both(negate(finished), negate(convex));
-    detail::store(team, solver, bent, unknown, detail::number<Scalar>(Status::kNotConvex), false);
-    const auto frozen = either(finished, bent);
-    if (!all(frozen)) {
-      const Residuals<Scalar> r =
-          s.diagonal ? detail::run_form(team, solver, solver.diagonal, warm, false, frozen, outcome)
-                     : detail::run_form(team, solver, solver.condensed, warm, keep_factor, frozen,
-                                        outcome);
-      const Scalar merit = r.merit(solver.settings);
-      // The dual form's point stays where it is the better of two that both fall short.
-      const auto proved = either(outcome.primal_infeasible, outcome.dual_infeasible);
-      const auto taken = both(negate(frozen), either(proved, negate(dual_merit < merit)));
-      detail::store(team, solver, taken, r, detail::verdict(solver.settings, merit, outcome),
-                    false);
-      if (solver.instead.overlays) {
-        // The dual form's factor lay where this form worked.
-        team.single([&] {
-          Scalar& tag = solver.result.factor_tag[0];
-          tag = minimum(tag, zero);
-        });
-      }
-      spent = select(frozen, spent, spent + outcome.iterations);
-    }
+    spent = s.diagonal ? detail::run_primal(team, solver, solver.diagonal, warm, false, finished,
+                                            dual_merit, spent)
+                       : detail::run_primal(team, solver, solver.condensed, warm, keep_factor,
+                                            finished, dual_merit, spent);
   }
   team.single([&] { solver.result.iterations[0] = spent; });
   team.template sync<Site::kFinish>();

@@ -51,12 +51,10 @@ using SolveSchema = SolveOutputs(const Tensor&, const Tensor&, const OptionalTen
                                  const OptionalTensor&, const OptionalTensor&,
                                  const OptionalTensor&, bool, std::string_view,
                                  at::ArrayRef<double>, double, double, int64_t, bool, bool, bool);
-using KktSchema = std::tuple<Tensor, Tensor, Tensor, Tensor>(const Tensor&, const OptionalTensor&,
-                                                             const OptionalTensor&, const Tensor&,
-                                                             const Tensor&, const OptionalTensor&,
-                                                             const Tensor&, const OptionalTensor&,
-                                                             const OptionalTensor&,
-                                                             const OptionalTensor&, bool);
+using KktSchema = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor>(
+    const Tensor&, const OptionalTensor&, const OptionalTensor&, const Tensor&, const Tensor&,
+    const OptionalTensor&, const Tensor&, const OptionalTensor&, const OptionalTensor&,
+    const OptionalTensor&, bool);
 using Gradients = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor>;
 using GradientsSchema = Gradients(const Tensor&, const Tensor&, const Tensor&, const Tensor&,
                                   const Tensor&, const Tensor&, const OptionalTensor&,
@@ -163,8 +161,9 @@ struct KktFunction : torch::autograd::Function<KktFunction> {
     static const auto op =
         c10::Dispatcher::singleton().findSchemaOrThrow("torchqp::kkt_solve", "").typed<KktSchema>();
     const at::AutoDispatchBelowADInplaceOrView guard;
-    const auto [d_z, d_nu, d_lam, d_bound] =
+    const auto out =
         op.call(Q, G, A, *active, *status, factor, *g_z, g_nu, g_lam, g_bound, diagonal);
+    const auto& [d_z, d_nu, d_lam, d_bound, info] = out;
     ctx->set_materialize_grads(false);
     ctx->save_for_backward({Q, G.value_or(Tensor()), A.value_or(Tensor()), *active, *status,
                             factor.value_or(Tensor()), d_z, d_nu, d_lam});

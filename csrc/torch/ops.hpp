@@ -100,13 +100,11 @@ SolveOutputs solve(const Tensor& Q, const Tensor& q, const OptionalTensor& G,
 }
 
 template <class Machine>
-std::tuple<Tensor, Tensor, Tensor, Tensor> kkt_solve(const Tensor& Q, const OptionalTensor& G,
-                                                     const OptionalTensor& A, const Tensor& active,
-                                                     const Tensor& status,
-                                                     const OptionalTensor& factor,
-                                                     const Tensor& g_z, const OptionalTensor& g_nu,
-                                                     const OptionalTensor& g_lam,
-                                                     const OptionalTensor& g_bound, bool diagonal) {
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> kkt_solve(
+    const Tensor& Q, const OptionalTensor& G, const OptionalTensor& A, const Tensor& active,
+    const Tensor& status, const OptionalTensor& factor, const Tensor& g_z,
+    const OptionalTensor& g_nu, const OptionalTensor& g_lam, const OptionalTensor& g_bound,
+    bool diagonal) {
   const KktTensors tensors{Q, G, A, active, status, factor, g_z, g_nu, g_lam, g_bound, diagonal};
   const Batch batch = check_kkt(tensors);
   const Dims& dims = batch.dims;
@@ -117,6 +115,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> kkt_solve(const Tensor& Q, const Opti
   const Tensor d_nu = output(machine, batch, {dims.p}, dtype);
   const Tensor d_lam = output(machine, batch, {dims.m}, dtype);
   const Tensor d_bound = output(machine, batch, {dims.bounds() ? dims.n : 0}, dtype);
+  const Tensor info = output(machine, batch, {}, at::kInt);
 
   AT_DISPATCH_FLOATING_TYPES(dtype, "torchqp::kkt_solve", [&] {
     KktBatch<scalar_t> system = kkt_batch<scalar_t>(tensors, batch);
@@ -124,9 +123,10 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> kkt_solve(const Tensor& Q, const Opti
     system.d_nu = d_nu.mutable_data_ptr<scalar_t>();
     system.d_lam = d_lam.mutable_data_ptr<scalar_t>();
     system.d_bound = dims.bounds() ? d_bound.mutable_data_ptr<scalar_t>() : nullptr;
+    system.info = info.mutable_data_ptr<int32_t>();
     machine.kkt(system);
   });
-  return {d_z, d_nu, d_lam, d_bound};
+  return {d_z, d_nu, d_lam, d_bound, info};
 }
 
 using Gradients = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor>;

@@ -51,13 +51,15 @@ TORCH_LIBRARY(torchqp, m) {
   //   in   active, status, factor: from solve; factor None or [*, 0] is formed here
   //   in   g_z [*, n], g_nu [*, p], g_lam [*, m], g_bound [*, n] or [*, 0] without bounds
   //   out  d_z, d_nu, d_lam, d_bound, shaped like g
+  //   out  info int32 [*]: 0, or 1 where K is singular and part of g outside its range
   //
-  // d is 0 on inactive rows and bounds, and everywhere where status >= 2. Where K is singular, d
-  // solves a regularised system. K is symmetric, hence d is self-adjoint in g.
+  // d is 0 on inactive rows and bounds, and everywhere where status >= 2. Where K is singular, d is
+  // the least solution for the part of g that lies in its range, to about 1e-6 relative. K is
+  // symmetric, hence d is self-adjoint in g.
   m.def(
       "kkt_solve(Tensor Q, Tensor? G, Tensor? A, Tensor active, Tensor status, Tensor? factor,"
       " Tensor g_z, Tensor? g_nu, Tensor? g_lam, Tensor? g_bound, bool diagonal)"
-      " -> (Tensor d_z, Tensor d_nu, Tensor d_lam, Tensor d_bound)",
+      " -> (Tensor d_z, Tensor d_nu, Tensor d_lam, Tensor d_bound, Tensor info)",
       {at::Tag::pt2_compliant_tag});
 
   // The gradients of a solve in its data, from its solution and the adjoint d: those of

@@ -1,6 +1,7 @@
 """torchqp: differentiable optimisation layers for PyTorch."""
 
 from torchqp._C import build_info
+from torchqp._watch import BackwardWatch, watch_backward
 from torchqp.backward import KKT, LPGD, Smoothed
 from torchqp.functional import Diag, solve_qp
 from torchqp.layer import OptNet, Projection, QPLayer
@@ -13,6 +14,7 @@ from torchqp import compat, reference  # isort: skip  they use the names above
 __all__ = [
     "KKT",
     "LPGD",
+    "BackwardWatch",
     "Certificate",
     "Diag",
     "OptNet",
@@ -28,4 +30,5 @@ __all__ = [
     "compat",
     "reference",
     "solve_qp",
+    "watch_backward",
 ]

@@ -69,17 +69,18 @@ class KktRule:
         ctx.set_materialize_grads(False)
         ctx.diagonal = system.diagonal
         ctx.shapes = tuple(None if t is None else t.shape for t in inputs[6:10])
-        ctx.save_for_backward(*inputs[:6], *output)
+        ctx.mark_non_differentiable(output[4])
+        ctx.save_for_backward(*inputs[:6], *output[:3])
 
     @staticmethod
     def vjp(ctx: Any, *cotangents: Tensor | None) -> tuple[Tensor | None, ...]:
         """One more solve with the same K."""
-        Q, G, A, active, status, factor, d_z, d_nu, d_lam, _ = ctx.saved_tensors
-        if all(w is None for w in cotangents):
+        Q, G, A, active, status, factor, d_z, d_nu, d_lam = ctx.saved_tensors
+        if all(w is None for w in cotangents[:4]):
             return (None,) * len(KktInputs._fields)
         with full_precision(d_z.device):
             w_z = torch.zeros_like(d_z) if cotangents[0] is None else cotangents[0]
-            u = kkt_solve(Q, G, A, active, status, factor, w_z, *cotangents[1:], ctx.diagonal)
+            u = kkt_solve(Q, G, A, active, status, factor, w_z, *cotangents[1:4], ctx.diagonal)
             need = ctx.needs_input_grad
             grad_Q = (
                 symmetric_outer_sum(u[0], d_z, Q.shape[: -1 if ctx.diagonal else -2], ctx.diagonal)
@@ -96,7 +97,7 @@ class KktRule:
     @staticmethod
     def jvp(ctx: Any, *tangents: Tensor | None) -> tuple[Tensor | None, ...]:
         """D' = -K^-1 (g' + K' d)."""
-        Q, G, A, active, status, factor, d_z, d_nu, d_lam, _ = ctx.saved_tensors
+        Q, G, A, active, status, factor, d_z, d_nu, d_lam = ctx.saved_tensors
         t: Any = KktInputs._make(tangents)
         with full_precision(d_z.device):
             into_z_G, into_G = tangent_of_constraints(t.G, d_lam, d_z)
@@ -118,7 +119,7 @@ class KktRule:
                 t.g_bound,
                 ctx.diagonal,
             )
-        return tangent
+        return (*tangent[:4], None)
 
 
 kkt_solve = differentiable(KktRule)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from torchqp._batch import outer_sum, sum_to, symmetric_outer_sum
 from torchqp._rules import Adjoint, Saved, written_gradients
+from torchqp._watch import record
 
 _INFINITY = 1e20
 
@@ -121,6 +122,8 @@ def _differences(
 ) -> dict[str, Tensor]:
     """(dL/dtheta at one end - at the other) / distance; the forward solution is a failed end."""
     good = ends[6] <= 1  # [sides, *]
+    # A step of NaN, of a member without a cotangent or a solution, is no failure of its ends.
+    record((~good.all(0) & torch.isfinite(step)).int())
     usable = good.unsqueeze(-1)
     distance = (step * good.sum(0)).unsqueeze(-1)
     inverse = torch.where(distance > 0, 1 / distance, 0.0)

@@ -147,7 +147,8 @@ def _fake_kkt_solve(
     leading += [t.shape[:-1] for t in (factor, g_z, g_nu, g_lam, g_bound) if t is not None]
     batch = torch.broadcast_shapes(*leading)
     d_bound = 0 if active.shape[-1] == m else n
-    return tuple(g_z.new_empty(*batch, size) for size in (n, p, m, d_bound))
+    d = (g_z.new_empty(*batch, size) for size in (n, p, m, d_bound))
+    return (*d, g_z.new_empty(batch, dtype=torch.int32))
 
 
 def _fake_parameter_gradients(

@@ -74,14 +74,14 @@ def _nestable(jvp: Callable[..., Any]) -> Callable[..., Any]:
     return nestable
 
 
-def _transforms() -> bool:
+def transforms() -> bool:
     """Whether a transform of torch.func or forward mode is at work."""
     return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
 
 
 def is_differentiated(*args: Any) -> bool:
     """Whether torch may ask for a derivative in these arguments, of whatever kind."""
-    if _transforms():
+    if transforms():
         return True
     return torch.is_grad_enabled() and any(isinstance(a, Tensor) and a.requires_grad for a in args)
 
@@ -124,11 +124,11 @@ def differentiable(rule: type[Rule]) -> Callable[..., Any]:
 
     def setup_context(ctx: Any, inputs: Sequence[Any], output: Sequence[Tensor]) -> None:
         rule.save(ctx, inputs, output)
-        if _transforms():
+        if transforms():
             ctx.save_for_forward(*ctx.to_save)
 
     def forward(*args: Any) -> Any:
-        return op(*args) if _transforms() else below_autograd(*args)
+        return op(*args) if transforms() else below_autograd(*args)
 
     forward.__signature__ = inspect.signature(forward)  # type: ignore[attr-defined]
     members: dict[str, Any] = {
@@ -150,7 +150,7 @@ def differentiable(rule: type[Rule]) -> Callable[..., Any]:
             if forward_ad._current_level >= 0:
                 raise NotImplementedError(_NO_FORWARD_MODE)
             return op(*args)
-        if _transforms():
+        if transforms():
             return call_function(*args)
         return call_plain_function(*args) if is_differentiated(*args) else below_autograd(*args)
 
@@ -186,7 +186,7 @@ def once_differentiable(
     message: str, tensors: Sequence[Tensor | None]
 ) -> tuple[Tensor | None, ...]:
     """The same tensors; differentiating them, in whatever way, raises `message`."""
-    if not torch.is_grad_enabled() and not _transforms():
+    if not torch.is_grad_enabled() and not transforms():
         return tuple(tensors)
     gate: Any = _OnceDifferentiable
     present = iter(gate.apply(message, *(t for t in tensors if t is not None)))

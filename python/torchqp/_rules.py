@@ -27,6 +27,7 @@ from torch import Tensor
 from torchqp._batch import apply, apply_Q, outer_sum, sum_to, symmetric_outer_sum
 from torchqp._kkt import add, kkt_solve, tangent_of_constraints
 from torchqp._register import is_differentiated
+from torchqp._watch import record
 
 
 class SolveInputs(NamedTuple):
@@ -272,6 +273,7 @@ def _exact_adjoint(saved: Saved, g: Sequence[Tensor | None]) -> Adjoint:
         g_bound,
         saved.diagonal,
     )
+    record(d[4])
     return Adjoint(d[0], d[1], d[2], d[3] if saved.bounds else None)
 
 
@@ -309,7 +311,7 @@ def exact_tangent(saved: Saved, t: Any) -> tuple[Tensor | None, ...]:
     dQ_z = None if t.Q is None else apply_Q(t.Q, saved.z, saved.diagonal)
     into_z = add(dQ_z, t.q, into_z_G, into_z_A)
     bounds = saved.active_bounds
-    d_z, d_nu, d_lam, d_bound = kkt_solve(
+    d_z, d_nu, d_lam, d_bound, _ = kkt_solve(
         saved.Q,
         saved.G,
         saved.A,

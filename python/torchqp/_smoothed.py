@@ -15,6 +15,7 @@ from torch import Tensor
 from torchqp._batch import apply_to_each, sum_to, symmetric, symmetric_outer_sum
 from torchqp._kkt import add, kkt_solve
 from torchqp._rules import Adjoint, Saved, parameter_gradients
+from torchqp._watch import record
 
 _SINGULAR_SHIFT = 1e-6
 _INTERIOR = 10.0
@@ -80,7 +81,7 @@ def smoothed_gradients(saved: Saved, cotangents: Sequence[Tensor | None]) -> dic
         _weighted(g_nu, saved.nu) if A is None else None,
     )
     # The row is scaled to unit length, so that its multiplier and the cotangent of that are too.
-    d_z, d_nu, d_unit, _ = kkt_solve(
+    d_z, d_nu, d_unit, _, info = kkt_solve(
         shaped,
         unit.unsqueeze(-2),
         A,
@@ -93,6 +94,7 @@ def smoothed_gradients(saved: Saved, cotangents: Sequence[Tensor | None]) -> dic
         None,
         diagonal,
     )
+    record(info)
     mu = d_unit / size.unsqueeze(-1)
     if curvature and q_metric:
         ellipsoid = (

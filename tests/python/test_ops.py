@@ -185,7 +185,7 @@ def test_kkt_solve_satisfies_its_equations():
     problem = everything(shared=())
     out = OPS.solve(*arguments(problem))
     args = kkt_arguments(problem, out)
-    d_z, d_nu, d_lam, d_bound = OPS.kkt_solve(*args)
+    d_z, d_nu, d_lam, d_bound, _ = OPS.kkt_solve(*args)
     g_z, g_nu, g_lam, g_bound = args[6:10]
     active = SolveOutputs(*out).active
     rows, bounds = active[:, :3] != 0, active[:, 3:] != 0
@@ -220,7 +220,7 @@ GRADIENTS = ("Q", "G", "h_lower", "h", "A", "b", "lb", "ub")
 def gradient_arguments(problem, wanted=(True,) * 8, slack=True):
     """Positional arguments of `parameter_gradients` for a solved problem."""
     out = SolveOutputs(*OPS.solve(*arguments(problem)))
-    d_z, d_nu, d_lam, d_bound = OPS.kkt_solve(*kkt_arguments(problem, out))
+    d_z, d_nu, d_lam, d_bound, _ = OPS.kkt_solve(*kkt_arguments(problem, out))
     present = [problem.get(name) is not None for name in GRADIENTS]
     bounds = out.active.shape[-1] != out.lam.shape[-1]
     return (

@@ -70,7 +70,7 @@ def kkt_arguments(diagonal=False):
         from torchqp._ops import kkt_solve
 
         symmetric = Q if diagonal else (Q + Q.mT) / 2
-        return kkt_solve(symmetric, G, A, sides, sol.status, None, *g, diagonal)
+        return kkt_solve(symmetric, G, A, sides, sol.status, None, *g, diagonal)[:4]
 
     return function, (named["Q"], named["G"], named["A"], *right)
 

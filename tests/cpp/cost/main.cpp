@@ -71,6 +71,7 @@ bool run(const support::QpBatch<T>& batch, Call call) {
     const int n = batch.dims.n;
     std::vector<T> g_z(batch.size * n), d_z(g_z.size()), d_bound(g_z.size());
     std::vector<T> d_nu(batch.size * batch.dims.p + 1), d_lam(batch.size * batch.dims.m + 1);
+    std::vector<int32_t> info(batch.size);
     for (T& value : g_z) value = static_cast<T>(normal(generator));
     system.active = vectors(static_cast<const int8_t*>(out.active), solutions.active_size());
     system.status = vectors(static_cast<const int32_t*>(out.status), 1);
@@ -78,6 +79,7 @@ bool run(const support::QpBatch<T>& batch, Call call) {
     system.g_z = vectors(static_cast<const T*>(g_z.data()), n);
     system.d_z = d_z.data(), system.d_nu = d_nu.data(), system.d_lam = d_lam.data();
     if (batch.dims.bounds()) system.d_bound = d_bound.data();
+    system.info = info.data();
     auto* kkt_workspace = scratch.get<unsigned char>(cpu::kkt_workspace_bytes<T>(system.dims));
     cost_measured([&] { cpu::kkt_batch(system, 0, batch.size, kkt_workspace); });
   }

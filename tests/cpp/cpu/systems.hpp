@@ -34,6 +34,7 @@ struct Systems {
   std::vector<T> factor;
   std::vector<T> g_z, g_nu, g_lam, g_bound;
   std::vector<T> d_z, d_nu, d_lam, d_bound;
+  std::vector<int32_t> info;
 
   Systems(const QpBatch<T>& problems, unsigned seed) : batch(problems), dims(problems.dims) {
     const QpSolutions<T> solutions = solve_all(batch, default_settings<T>(), true);
@@ -61,6 +62,7 @@ struct Systems {
     };
     make(d_z, dims.n), make(d_nu, dims.p), make(d_lam, dims.m);
     make(d_bound, dims.bounds() ? dims.n : 0);
+    info.assign(batch.size, -1);
     const ProblemBatch<T> problem = batch.view();
     KktBatch<T> system;
     system.dims = dims, system.size = batch.size;
@@ -73,6 +75,7 @@ struct Systems {
     if (dims.bounds()) system.g_bound = rows_of(g_bound, dims.n);
     system.d_z = d_z.data(), system.d_nu = d_nu.data(), system.d_lam = d_lam.data();
     if (dims.bounds()) system.d_bound = d_bound.data();
+    system.info = info.data();
     return system;
   }
 
@@ -90,7 +93,7 @@ struct Systems {
 
   void solve(bool with_factor) { solve_range(view(with_factor), 0, batch.size); }
 
-  /// d_z, d_nu, d_lam, d_bound of one member.
+  /// d_z, d_nu, d_lam, d_bound, info of one member.
   std::vector<double> answer(int64_t i) const {
     std::vector<double> result;
     const auto append = [&](const std::vector<T>& from, int64_t length) {
@@ -98,6 +101,7 @@ struct Systems {
     };
     append(d_z, dims.n), append(d_nu, dims.p), append(d_lam, dims.m);
     append(d_bound, dims.bounds() ? dims.n : 0);
+    result.push_back(info[i] < 0 ? NAN : info[i]);  // as the poison of the others
     return result;
   }
 

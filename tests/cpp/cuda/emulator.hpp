@@ -82,8 +82,7 @@ template <class T>
 void emulate_solve_batch(const ProblemBatch<T>& problem, Settings settings,
                          const SolutionBatch<T>& out, const Device& device,
                          const Schedule& schedule = {}) {
-  settings.convexity_tolerance =
-      std::max(settings.convexity_tolerance, default_settings<T>().convexity_tolerance);
+  settings = with_data_precision<T>(settings);
   const auto launch = [&](auto precision, bool retry) {
     using Scalar = decltype(precision);
     const LaunchPlan plan = schedule.of(plan_solve<Scalar>(problem.dims, problem.size, device));

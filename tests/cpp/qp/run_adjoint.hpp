@@ -75,6 +75,7 @@ Problems<double> run_adjoint(const Launch& launch, const support::QpBatch<Elemen
     };
     append(adjoint.d_z, shape.n), append(adjoint.d_nu, shape.p), append(adjoint.d_lam, shape.m);
     if (shape.bounds) append(adjoint.d_lam + shape.mp, shape.n);
+    append(adjoint.info, 1);
   }
   return outputs;
 }
