@@ -91,12 +91,10 @@ def measure(problem: Published, solvers: list[str], seconds: float, limit: float
 
 def passes(row: dict[str, Any], level: str) -> bool:
     """Whether a row counts at a level: absolute ones, "relative 1e-8", or "value 1e-7"."""
-    if row.get("primal") is None:
-        return False
-    if level in LEVELS:
-        return bool(max(row["primal"], row["dual"], row["gap"] or 0.0) <= LEVELS[level])
-    measured = row["relative"] if level.startswith("relative") else row["value_error"]
-    return bool(measured <= (1e-8 if level.startswith("relative") else 1e-7))
+    limit = LEVELS.get(level, 1e-8 if level.startswith("relative") else 1e-7)
+    kinds = ("primal", "dual", "gap") if level in LEVELS else (level.split()[0],)
+    measured = [row.get({"value": "value_error"}.get(kind, kind)) for kind in kinds]
+    return all(value is not None and value <= limit for value in measured)
 
 
 def summary(cases: list[dict[str, Any]], solver: str) -> dict[str, int]:
@@ -112,15 +110,15 @@ def show(case: dict[str, Any]) -> None:
     """A line a solver."""
     print(f"{case['case']}: n = {case['n']}, m = {case['m']}, p = {case['p']}")
     for name, row in case["solvers"].items():
-        if row.get("primal") is None:
+        if row.get("milliseconds") is None:
             print(f"  {name:16} {row['status']}")
             continue
-        head = f"  {name:16} {row['status']:22} {row['iterations']:6} it"
-        print(
-            f"{head} {row['milliseconds']:10.2f} ms"
-            f"  primal {row['primal']:.0e}  dual {row['dual']:.0e}  gap {row['gap']:.0e}"
-            f"  relative {row['relative']:.0e}  value {row['value_error']:.0e}"
+        parts = (
+            f"{kind} {'NaN' if row[kind] is None else format(row[kind], '.0e')}"
+            for kind in ("primal", "dual", "gap", "relative", "value_error")
         )
+        told = f"{row['iterations']:6} it {row['milliseconds']:10.2f} ms"
+        print(f"  {name:16} {row['status']:22} {told}  {'  '.join(parts)}", flush=True)
 
 
 def main(arguments: list[str] | None = None) -> None:

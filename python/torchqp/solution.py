@@ -13,9 +13,9 @@ class Status(IntEnum):
     """Outcome of one problem. The numbers are part of the API and never change.
 
     `meaning` says what the outputs are, `advice` what to do about it. z and all multipliers of a
-    member with status >= 2 are NaN (or, with on_failure="best", the last finite iterate; with
-    status 2 and 3 the proof, see `torchqp.certificate`) and its gradient contribution is exactly
-    zero.
+    member with status >= 2 are NaN and its gradient contribution is exactly zero. With
+    on_failure="best" they are the last finite iterate, in which the multipliers of a member with
+    status 2, and z of one with status 3, are the proof: see `torchqp.certificate`.
     """
 
     SOLVED = 0

@@ -34,6 +34,10 @@ def test_a_solver_that_does_not_return_is_left_out() -> None:
     row = hard.limited(problem, "torchqp", seconds=30.0, limit=0.0)
     assert row == {"solved": False, "status": "over 0 s"}
     assert not hard.passes(row, "absolute 1e-3")
+    good = {"primal": 1e-9, "dual": 0.0, "gap": 1e-7, "relative": 1e-9, "value_error": 1e-6}
+    assert hard.passes(good, "absolute 1e-6") and not hard.passes(good, "absolute 1e-9")
+    assert hard.passes(good, "relative 1e-8") and not hard.passes(good, "value 1e-7")
+    assert not hard.passes(good | {"gap": None}, "absolute 1e-3")
 
 
 @pytest.mark.slow

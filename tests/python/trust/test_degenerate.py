@@ -55,6 +55,15 @@ def test_D1_a_zero_row_below_zero_is_infeasible(Q: torch.Tensor) -> None:
                 assert statuses(problem | limit | box) == [Status.PRIMAL_INFEASIBLE], (gap, box)
 
 
+@pytest.mark.parametrize("Q", [EYE, NOTHING], ids=["Q=I", "Q=0"])
+def test_D1_a_zero_equality_that_is_not_zero_is_infeasible(Q: torch.Tensor) -> None:
+    problem = {"Q": Q, "q": ZEROS, "A": torch.zeros(1, 3, dtype=D)}
+    for gap in (1.0, -1.0, 1e-3, 1e-6):
+        for box in ({}, {"lb": -ONES, "ub": ONES}):
+            found = statuses(problem | {"b": tensor(gap)} | box)
+            assert found == [Status.PRIMAL_INFEASIBLE], (gap, box)
+
+
 def test_D2_singular_matrices_are_solved_and_indefinite_ones_named() -> None:
     box = {"lb": -torch.ones(8, dtype=D), "ub": torch.ones(8, dtype=D)}
     both = torch.cat([torch.eye(8, dtype=D), -torch.eye(8, dtype=D)])
@@ -134,6 +143,17 @@ def test_D4_nearly_consistent_equalities_are_solved_within_the_tolerance() -> No
         rows = {"A": torch.cat([A, A.sum(0, keepdim=True)]), "b": tensor(0.0, 0.0, 0.0, gap)}
         assert statuses(problem | rows) == [0], gap
         assert_honest(problem | rows, torchqp.solve_qp(**problem, **rows))
+
+
+def test_D4_inconsistent_equalities_are_infeasible() -> None:
+    A, ones = normal(3, 8), torch.ones(8, dtype=D)
+    for gap in (1.0, 1e-3, 1e-6):
+        rows = {"A": torch.cat([A, A.sum(0, keepdim=True)]), "b": tensor(0.0, 0.0, 0.0, gap)}
+        for Q in (torch.eye(8, dtype=D), torch.zeros(8, 8, dtype=D)):
+            for box in ({}, {"lb": -ones, "ub": ones}):
+                if bool(Q.any()) or box:
+                    problem = {"Q": Q, "q": normal(8, seed=2)} | rows | box
+                    assert statuses(problem) == [Status.PRIMAL_INFEASIBLE], (gap, box)
 
 
 def test_D5_an_equality_as_two_inequalities_has_its_solution_and_gradient() -> None:
@@ -262,6 +282,15 @@ def test_D9_rows_columns_and_objectives_of_any_scale_are_solved(family: str) -> 
         solution = torchqp.solve_qp(**other)
         assert solution.status.tolist() == [0] * 20, where
         assert_honest(other, solution)
+
+
+@pytest.mark.parametrize("family", ["strictly_convex", "many_rows", "two_sided", "linear"])
+def test_D9_objectives_of_1e12_are_solved(family: str) -> None:
+    problem = testing.make(family, 6, 20, seed=3)
+    problem |= {"Q": 1e12 * problem["Q"], "q": 1e12 * problem["q"]}
+    solution = torchqp.solve_qp(**problem)
+    assert solution.status.tolist() == [0] * 20
+    assert_honest(problem, solution)
 
 
 def test_D10_limits_that_almost_meet_have_honest_answers() -> None:

@@ -65,6 +65,17 @@ def test_N3_extreme_scales_have_a_status_that_is_honest(scale: float, names: tup
         assert_honest(problem, torchqp.solve_qp(**problem))
 
 
+def test_N3_huge_numbers_prove_nothing() -> None:
+    """A feasible problem with a definite Q is neither infeasible nor unbounded, whatever q is."""
+    base = testing.make("strictly_convex", 6, 4, seed=1)
+    for value in (1e160, 1e300, 1.7e308):
+        for sign in (1.0, -1.0):
+            problem = testing.with_value(base, "q", sign * value, at=1)
+            status = torchqp.solve_qp(**problem).status
+            assert status[[0, 2, 3]].tolist() == [0, 0, 0]
+            assert int(status[1]) not in (2, 3), sign * value
+
+
 def test_N4_nan_that_arises_inside_is_never_taken_for_converged() -> None:
     """OSQP #70 printed "solved" for an objective of nan; HPIPM #114 looked in one scalar only."""
     for family in ("strictly_convex", "many_rows", "box", "two_sided", "semidefinite", "linear"):
