@@ -31,7 +31,7 @@ Solver = Callable[[Tensor, Tensor], Tensor]
 
 
 def build(
-    name: str, task: Task, costs: Tensor, solve: Solver, scale: float = 1.0, shift: float = 0.0
+    name: str, task: Task, costs: Tensor, solve: Solver, predict: Callable[[Tensor], Tensor]
 ) -> Method:
     """Makes one of :data:`NAMES`.
 
@@ -41,16 +41,12 @@ def build(
         costs: true coefficients c to be maximised, ``[samples, variables]``.
         solve: ``solve(c, indices)``, the best decisions for coefficients ``[batch, variables]`` on
             the feasible sets of the samples ``indices``.
-        scale: of the network's output.
-        shift: added to it.
+        predict: the coefficients that a network's output stands for, in float64.
     """
     oracle = _oracle(costs.shape[-1], solve)
 
-    def predict(output: Tensor) -> Tensor:
-        return scale * output.double() + shift
-
     def decide(output: Tensor, indices: Tensor) -> Tensor:
-        return solve(predict(output).detach(), indices)
+        return solve(predict(output.double()).detach(), indices)
 
     if name == SPO_PLUS:
         spo_plus = SPOPlus(oracle, reduction="sum")
@@ -60,7 +56,7 @@ def build(
         def loss(output: Tensor, indices: Tensor) -> Tensor:
             oracle.members = iter(indices)
             truth = (costs[indices], vertices[indices], values[indices])
-            return spo_plus(predict(output), *truth)
+            return spo_plus(predict(output.double()), *truth)
 
         return Method(loss, decide)
     if name == PERTURBED:
@@ -72,7 +68,7 @@ def build(
 
     def task_loss(output: Tensor, indices: Tensor) -> Tensor:
         oracle.members = iter(indices.repeat_interleave(repeats))
-        prediction = predict(output)
+        prediction = predict(output.double())
         if name == IDENTITY:  # "norm" in its paper: the scale of a linear objective means nothing
             prediction = normalize(prediction, dim=-1)
         return -task.objective(layer(prediction), indices).sum()

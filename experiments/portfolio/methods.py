@@ -46,7 +46,9 @@ def build(name: str, task: Task) -> Method:
         )
     if name in linear.NAMES:
         scale = PERTURBED_SCALE if name == linear.PERTURBED else SCALE
-        return linear.build(name, task, task.costs, best_stock, scale, SHIFT)
+        return linear.build(
+            name, task, task.costs, best_stock, lambda output: scale * output + SHIFT
+        )
     raise ValueError(f"name: expected one of {names(task.lam)}, got {name!r}")
 
 
