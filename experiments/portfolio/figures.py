@@ -1,20 +1,12 @@
-"""The experiment's two figures, in the manner of the paper's Fig. 3, from ``run.py``'s records."""
+"""The figures, in the manner of the paper's Fig. 3 and 4, from ``run.py``'s records."""
 
 from pathlib import Path
 
-from experiments.common import plots
-from experiments.portfolio.methods import LAYERS
-from experiments.portfolio.tables import distinct, mean_sd, select
-
-LOOK = {
-    "uniform": {"color": "0.6", "linestyle": ":", "marker": ""},
-    "MSE": {"color": "tab:gray", "linestyle": "--", "marker": "s"},
-    "SPO+": {"color": "tab:brown", "linestyle": "", "marker": "*"},
-    "exact": {"color": "tab:red", "linestyle": "-", "marker": "o"},
-    "smoothed": {"color": "tab:blue", "linestyle": "-", "marker": "D"},
-    "LPGD lower": {"color": "tab:green", "linestyle": "-", "marker": "v"},
-    "LPGD average": {"color": "tab:orange", "linestyle": "-", "marker": "^"},
-}
+from experiments.common import linear, plots
+from experiments.common.decisions import best_so_far
+from experiments.common.looks import LOOK
+from experiments.common.tables import distinct, mean_sd, select
+from experiments.portfolio.methods import LAYERS, LINEAR_LAMS
 
 
 def draw_regret(record: dict, path: Path) -> None:
@@ -25,6 +17,8 @@ def draw_regret(record: dict, path: Path) -> None:
         shown = select(record, feature_set=feature_set)
         lams = distinct(shown, "lam")
         for shift, method in enumerate(distinct(shown, "method")):
+            if method in linear.NAMES:
+                continue  # draw_linear has them
             points = []
             for place, lam in enumerate(lams):
                 runs = [r for r in shown if r["method"] == method and r["lam"] == lam]
@@ -40,9 +34,31 @@ def draw_regret(record: dict, path: Path) -> None:
     plots.save(figure, path)
 
 
-def draw_gradients(record: dict, path: Path, feature_set: str = "forecast") -> None:
-    """Share of zero gradients, gradient norm and training regret by epoch, per lam."""
-    shown = select(record, feature_set=feature_set)
+def draw_linear(record: dict, path: Path) -> None:
+    """Test range regret of the best model so far by epoch, with the linear methods (Fig. 4a,b)."""
+    feature_sets = distinct(record["runs"], "feature_set")
+    lams = [lam for lam in LINEAR_LAMS if select(record, lam=lam)]
+    figure, axes = plots.panels(len(feature_sets), len(lams), 4.0, 2.6)
+    for row, feature_set in enumerate(feature_sets):
+        for ax, lam in zip(axes[row], lams, strict=True):
+            shown = select(record, feature_set=feature_set, lam=lam)
+            for method in (*linear.NAMES, *LAYERS):
+                curves = [best_so_far(r["curves"]) for r in shown if r["method"] == method]
+                if curves:
+                    values = [mean_sd(column)[0] for column in zip(*curves, strict=True)]
+                    look = {key: LOOK[method][key] for key in ("color", "linestyle")}
+                    ax.plot(range(1, len(values) + 1), values, label=method, **look)
+            ax.set(title=f"{feature_set}, lam = {lam:g}", xlabel="epoch")
+        axes[row][0].set_ylabel("test range regret\nof the best model so far")
+    figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside right center")
+    plots.save(figure, path)
+
+
+def draw_gradients(
+    record: dict, path: Path, feature_set: str = "forecast", lams: tuple[float, ...] = (0, 0.1, 1)
+) -> None:
+    """Share of zero gradients, gradient norm and training regret by epoch, per lam (Fig. 3b)."""
+    shown = [r for r in select(record, feature_set=feature_set) if r["lam"] in lams]
     rows = {
         "zero_share": "share of\nzero gradients",
         "gradient_norm": "mean gradient norm",

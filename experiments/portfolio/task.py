@@ -1,4 +1,4 @@
-"""The portfolio task: maximise p'x - lam x'Qx over the simplex, and how decisions are judged."""
+"""The portfolio task: maximise p'x - lam x'Qx over the simplex."""
 
 from dataclasses import dataclass
 
@@ -6,13 +6,8 @@ import torch
 from torch import Tensor
 
 import torchqp
-from experiments.common import range_regret, relative_regret
-from experiments.portfolio.data import PortfolioData
-
-
-def simplex(stocks: int) -> dict[str, Tensor | float]:
-    """The constraints sum x = 1, x >= 0 as arguments of torchqp."""
-    return {"A": torch.ones(1, stocks, dtype=torch.float64), "b": 1.0, "lb": 0.0}
+from experiments.common import decisions
+from experiments.common.stocks import StockData, simplex
 
 
 def decide(returns: Tensor, risk: Tensor, lam: float) -> Tensor:
@@ -30,52 +25,41 @@ def decide(returns: Tensor, risk: Tensor, lam: float) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Task:
+class Task(decisions.Task):
     """The task on one seed's data at one risk weight.
 
     Attributes:
-        data: samples and split.
         lam: weight of the risk.
-        best: objective of the best decision in hindsight, ``[samples]``.
-        worst: objective of the worst one, at a vertex because the objective is concave.
         mean_risk: Q averaged over the training samples: what two-stage methods take for Q.
+        costs: gradient of the objective at the best decision; p where lam is 0.
     """
 
-    data: PortfolioData
+    data: StockData
     lam: float
-    best: Tensor
-    worst: Tensor
     mean_risk: Tensor
+    costs: Tensor
 
     @classmethod
-    def build(cls, data: PortfolioData, lam: float) -> "Task":
+    def build(cls, data: StockData, lam: float) -> "Task":
         """Solves every sample with the true p and Q."""
         everything = torch.arange(len(data.returns))
-        decisions = decide(data.returns, data.risk, lam)
+        best = decide(data.returns, data.risk, lam)
         vertices = data.returns - lam * data.risk.diagonal(dim1=-2, dim2=-1)
         return cls(
             data=data,
+            best=_objective(data, lam, best, everything),
+            worst=vertices.amin(-1),  # at a vertex because the objective is concave
             lam=lam,
-            best=_objective(data, lam, decisions, everything),
-            worst=vertices.amin(-1),
             mean_risk=data.risk[data.train].mean(0),
+            costs=data.returns - 2.0 * lam * torch.einsum("bij,bj->bi", data.risk, best),
         )
 
     def objective(self, decisions: Tensor, indices: Tensor) -> Tensor:
         """The task objective p'x - lam x'Qx of each of the samples ``indices``."""
         return _objective(self.data, self.lam, decisions, indices)
 
-    def relative_regret(self, decisions: Tensor, indices: Tensor) -> float:
-        """``sum(f* - f) / sum |f*|`` over ``indices``."""
-        return relative_regret(self.objective(decisions, indices), self.best[indices])
 
-    def range_regret(self, decisions: Tensor, indices: Tensor) -> float:
-        """Mean of ``(f* - f) / (f* - f_worst)`` over ``indices``."""
-        value = self.objective(decisions, indices)
-        return range_regret(value, self.best[indices], self.worst[indices])
-
-
-def _objective(data: PortfolioData, lam: float, decisions: Tensor, indices: Tensor) -> Tensor:
+def _objective(data: StockData, lam: float, decisions: Tensor, indices: Tensor) -> Tensor:
     gain = (data.returns[indices] * decisions).sum(-1)
     if lam == 0.0:
         return gain

@@ -11,8 +11,10 @@ import torch
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from experiments.common import Protocol, load_npz, range_regret, relative_regret  # noqa: E402
-from experiments.portfolio import data, figures, methods, run, tables  # noqa: E402
+from experiments.common import Protocol, linear, load_npz, stocks  # noqa: E402
+from experiments.common.decisions import best_so_far  # noqa: E402
+from experiments.common.metrics import range_regret, relative_regret  # noqa: E402
+from experiments.portfolio import figures, methods, run, tables  # noqa: E402
 from experiments.portfolio.task import Task, decide  # noqa: E402
 
 SHORT = Protocol(epochs=3, batch_size=32, lr=1e-3)
@@ -28,8 +30,8 @@ def one_thread():
 
 
 @pytest.fixture(scope="module")
-def samples() -> data.PortfolioData:
-    return data.load(seed=0, feature_set="forecast")
+def samples() -> stocks.StockData:
+    return stocks.load(seed=0, feature_set="forecast")
 
 
 @pytest.fixture(scope="module")
@@ -47,11 +49,11 @@ def test_file_with_another_checksum_is_refused(tmp_path):
     path = tmp_path / "closes.npz"
     np.savez(path, close=np.ones(3))
     with pytest.raises(ValueError, match="expected SHA-256"):
-        load_npz(path, data.SHA256)
+        load_npz(path, stocks.SHA256)
 
 
 def test_features_and_targets_follow_from_the_closes(samples):
-    raw = load_npz(data.FILE, data.SHA256)
+    raw = load_npz(stocks.FILE, stocks.SHA256)
     rows = np.random.default_rng(0).choice(np.flatnonzero(raw["clean"]), 50, replace=False)
     close = torch.from_numpy(raw["close"][rows].astype(np.float64))
     days = 365 + torch.arange(len(samples.returns))
@@ -119,10 +121,25 @@ def test_other_gradients_do_not_vanish_and_training_goes_on(records, name):
     assert regrets == sorted(regrets, reverse=True)
 
 
+@pytest.mark.skipif(linear.PYEPO_MISSING is not None, reason=str(linear.PYEPO_MISSING))
+@pytest.mark.parametrize("name", [linear.SPO_PLUS, linear.IDENTITY])
+def test_linear_methods_learn_at_a_positive_risk_weight(samples, name):
+    task = Task.build(samples, lam=0.1)
+    record = run.train(name, task, seed=0, protocol=SHORT)
+    regrets = record["curves"]["train_regret"]
+    assert regrets[-1] < 0.93  # the uniform portfolio has 0.99
+
+
+def test_best_so_far_follows_validation():
+    curves = {
+        "validation_regret": [3.0, 2.0, 2.5, 1.0],
+        "test_range_regret": [0.4, 0.5, 0.1, 0.3],
+    }
+    assert best_so_far(curves) == [0.4, 0.5, 0.5, 0.3]
+
+
 def test_grid_yields_tables_and_figures(tmp_path):
-    settings = run.Settings(
-        Protocol(1, 64, 1e-3), lams=(0.0, 1.0), feature_sets=("forecast",), seeds=(0,)
-    )
+    settings = run.Settings(Protocol(1, 64, 1e-3), lams={"forecast": (0.0, 1.0)}, seeds=(0,))
     names = [methods.UNIFORM, "exact", "smoothed"]
     runs = [run.execute(cell) for cell in run.grid(settings) if cell.method in names]
     record = json.loads(json.dumps({"runs": runs}))
@@ -138,5 +155,6 @@ def test_grid_yields_tables_and_figures(tmp_path):
 
     figures.draw_regret(record, tmp_path / "regret.png")
     figures.draw_gradients(record, tmp_path / "gradients.png")
-    for name in ("regret.png", "gradients.png"):
+    figures.draw_linear(record, tmp_path / "linear.png")
+    for name in ("regret.png", "gradients.png", "linear.png"):
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")

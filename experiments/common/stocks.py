@@ -1,4 +1,4 @@
-"""Stock data of the portfolio experiment: features of a day, the next day's returns and risk.
+"""Stock data of "You Shall Pass": features of a day, the next day's returns and risk.
 
 The recipe is that of Wang et al. (NeurIPS 2020), which "You Shall Pass" uses: 28 features a stock
 and day from closes up to that day; p is the next day's return; the risk matrix Q holds the cosine
@@ -13,37 +13,34 @@ import torch
 from numpy.lib.stride_tricks import sliding_window_view
 from torch import Tensor
 
-from experiments.common import load_npz, split_indices
+from experiments.common.decisions import Samples
+from experiments.common.record import load_npz
+from experiments.common.training import split_indices
 
 FILE = Path(__file__).resolve().parents[1] / "data" / "stocks_5yr" / "sp500_2013_2018.npz"
 SHA256 = "2668226c5974f0a8ae1ec6755290d915000c9963d61b26da1d7b867c0c036ba0"
 
 FEATURE_SETS = ("real", "forecast")
 FORECAST_CORRELATION = 0.5  # of the `forecast` set's extra feature with the next day's return
+HIDDEN = (256, 256)  # of the paper's network
 LAST_DAY = 20171231  # the paper's data end with 2017
 LOOK_BACK, LOOK_AHEAD = 365, 10  # in trading days
 
 
 @dataclass(frozen=True)
-class PortfolioData:
-    """One seed's samples, a sample being a trading day.
+class StockData(Samples):
+    """One seed's samples, a sample being a trading day; features are standardised.
 
     Attributes:
-        features: float32 ``[samples, stocks * features]``, standardised over days and stocks.
         returns: next day's returns p in percent, float64 ``[samples, stocks]``.
         risk: positive definite Q, float64 ``[samples, stocks, stocks]``.
-        train, validation, test: indices of a random 70/20/10 split.
     """
 
-    features: Tensor
     returns: Tensor
     risk: Tensor
-    train: Tensor
-    validation: Tensor
-    test: Tensor
 
 
-def load(seed: int, feature_set: str, stocks: int = 50) -> PortfolioData:
+def load(seed: int, feature_set: str, stocks: int = 50) -> StockData:
     """Draws tickers and split (and the forecast's noise) from ``seed`` and builds the samples."""
     if feature_set not in FEATURE_SETS:
         raise ValueError(f"feature_set: expected one of {FEATURE_SETS}, got {feature_set!r}")
@@ -65,7 +62,7 @@ def load(seed: int, feature_set: str, stocks: int = 50) -> PortfolioData:
     generator = torch.Generator().manual_seed(seed)
     train, validation, test = split_indices(len(days), (0.7, 0.2), generator)
     flat = features.transpose(1, 0, 2).reshape(len(days), -1)
-    return PortfolioData(
+    return StockData(
         features=torch.from_numpy(flat).float(),
         returns=torch.from_numpy(returns.T.copy()),
         risk=torch.from_numpy(_risk(daily, days)),
@@ -73,6 +70,16 @@ def load(seed: int, feature_set: str, stocks: int = 50) -> PortfolioData:
         validation=validation,
         test=test,
     )
+
+
+def simplex(stocks: int) -> dict[str, Tensor | float]:
+    """The constraints sum x = 1, x >= 0 as arguments of torchqp."""
+    return {"A": torch.ones(1, stocks, dtype=torch.float64), "b": 1.0, "lb": 0.0}
+
+
+def best_stock(returns: Tensor, indices: Tensor) -> Tensor:
+    """Everything in the stock with the largest return: the best decision if nothing is a risk."""
+    return torch.nn.functional.one_hot(returns.argmax(-1), returns.shape[-1]).double()
 
 
 def _features(close: np.ndarray, daily: np.ndarray) -> np.ndarray:
