@@ -69,13 +69,22 @@ FULL = Settings(
 
 
 class Run(NamedTuple):
-    """One denoiser; ``signals`` is how many training signals it sees, None all of them."""
+    """One denoiser.
+
+    Attributes:
+        method, option: what is trained, see :class:`Settings`.
+        seed: of the weights and of the order of the signals.
+        protocol: None where nothing is trained.
+        signals: how many of the training signals it sees; None is all.
+        judged: how many of the validation and of the test signals it is judged by; None is all.
+    """
 
     method: str
     option: float
     seed: int = 0
     protocol: Protocol | None = None
     signals: int | None = None
+    judged: int | None = None
 
 
 def grid(settings: Settings) -> list[Run]:
@@ -121,9 +130,9 @@ def execute(run: Run) -> dict:
 
     def scores(_: nn.Module | None = None) -> dict[str, float]:
         return {
-            "train": score(train[: run.signals or MEASURED]),
-            "validation": score(data.validation),
-            "test": score(data.test),
+            "train": score(train[: run.judged or run.signals or MEASURED]),
+            "validation": score(data.validation[: run.judged]),
+            "test": score(data.test[: run.judged]),
         }
 
     key = {"method": run.method, "option": run.option, "seed": run.seed}

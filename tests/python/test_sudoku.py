@@ -12,6 +12,7 @@ sys.path.insert(0, str(ROOT))
 
 from experiments.sudoku import boards, figures, run, tables  # noqa: E402
 from experiments.sudoku.layer import SudokuLayer  # noqa: E402
+from experiments.sudoku9 import run as run9  # noqa: E402
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -105,3 +106,13 @@ def test_default_grid_compares_the_sides_of_lpgd_with_exact_gradients():
     lp = [r.method for r in run.grid(run.DEFAULT) if r.method.form == "LP"]
     assert {"KKT", "lower", "upper", "average"} == {method.mode for method in lp}
     assert len(run.grid(run.FULL)) == 5 * (1 + 2 + 3 * 4 * 3)
+
+
+def test_layer_of_729_variables_trains(tmp_path):
+    record = run9.execute(run9.Run(seed=0, steps=6, batch=4, judged=4))
+    assert record["before"]["mse"] > 2.0
+    assert record["after"]["mse"] < 0.5 * record["before"]["mse"]
+    assert len(record["seconds"]) == 6
+    assert "| 0 | 6 | 4 |" in run9.table([record])
+    run9.draw([record], tmp_path / "training.png")
+    assert (tmp_path / "training.png").stat().st_size > 10_000
