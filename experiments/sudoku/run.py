@@ -130,7 +130,7 @@ def execute(run: Run) -> dict:
     boards = load(SIDE)
     torch.manual_seed(run.seed)
     layer = SudokuLayer(SIDE, run.method.form, run.method.backward(), run.method.weight())
-    optimizer = torch.optim.Adam(layer.parameters(), lr=LR)
+    optimizer = torch.optim.Adam(layer.parameters(), lr=LR, fused=True)
     generator = torch.Generator().manual_seed(run.seed)
     steps: list[Step] = []
     epochs = [judge(layer, boards)]

@@ -47,7 +47,7 @@ def execute(run: Run) -> dict:
     boards = load(SIDE)
     torch.manual_seed(run.seed)
     layer = SudokuLayer(SIDE, "QP")
-    optimizer = torch.optim.Adam(layer.parameters(), lr=LR)
+    optimizer = torch.optim.Adam(layer.parameters(), lr=LR, fused=True)
     generator = torch.Generator().manual_seed(run.seed)
     before = judge(layer, boards, boards.test[: run.judged])
     steps: list[Step] = []
