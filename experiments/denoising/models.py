@@ -85,14 +85,15 @@ class TunedOptNet(nn.Module):
 
 
 class FullyConnected(nn.Module):
-    """Linear, batch norm, ReLU, linear; in float32, as networks usually are."""
+    """Linear, ReLU, linear; in float32, as networks usually are.
+
+    Batch norm between them, which the authors' code has as an option, makes it worse here.
+    """
 
     def __init__(self, length: int, hidden: int) -> None:
         """See the class."""
         super().__init__()
-        self.net = nn.Sequential(
-            nn.Linear(length, hidden), nn.BatchNorm1d(hidden), nn.ReLU(), nn.Linear(hidden, length)
-        )
+        self.net = nn.Sequential(nn.Linear(length, hidden), nn.ReLU(), nn.Linear(hidden, length))
 
     def forward(self, noisy: Tensor) -> Tensor:
         return self.net(noisy.float())
