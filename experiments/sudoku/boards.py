@@ -1,6 +1,7 @@
 """Sudoku boards of side 4 and 9: data, one-hot form, and the check of the rules."""
 
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -71,6 +72,31 @@ def valid(board: Tensor, side: int) -> Tensor:
     groups = (grid, grid.mT, blocks.flatten(-2).flatten(-3, -2))
     every = torch.arange(side, device=board.device)
     return torch.stack([(g.sort(-1).values == every).all(-1).all(-1) for g in groups]).all(0)
+
+
+def rules(side: int) -> Tensor:
+    """The matrix A of Az = 1: one digit a cell; each digit once a row, column and block."""
+    root = round(side**0.5)
+    cells = torch.arange(side**3).view(side, side, side)
+    blocks = [
+        cells[root * i : root * (i + 1), root * j : root * (j + 1)]
+        for i, j in product(range(root), repeat=2)
+    ]
+    groups = [cells[i, j] for i, j in product(range(side), repeat=2)]
+    for digit in range(side):
+        groups += [cells[i, :, digit] for i in range(side)]
+        groups += [cells[:, j, digit] for j in range(side)]
+        groups += [block[..., digit].flatten() for block in blocks]
+    matrix = torch.zeros(len(groups), side**3, dtype=torch.float64)
+    for row, group in zip(matrix, groups, strict=True):
+        row[group] = 1.0
+    return matrix
+
+
+def independent_rows(matrix: Tensor) -> Tensor:
+    """Those rows that are no combination of the rows before them."""
+    diagonal = torch.linalg.qr(matrix.T).R.diagonal().abs()
+    return matrix[: len(diagonal)][diagonal > 1e-9]
 
 
 def _one_hot(grid: np.ndarray) -> Tensor:

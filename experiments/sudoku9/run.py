@@ -6,6 +6,7 @@
 Prints a table and writes results.json and training.png (report.md discusses them).
 """
 
+import math
 import sys
 import time
 from pathlib import Path
@@ -22,7 +23,14 @@ from experiments.common import plots  # noqa: E402
 from experiments.common.command import parse, parser, publish  # noqa: E402
 from experiments.common.steps import Step, minibatches, take_step  # noqa: E402
 from experiments.common.sweep import sweep  # noqa: E402
-from experiments.sudoku.boards import Boards, digits, load, valid  # noqa: E402
+from experiments.sudoku.boards import (  # noqa: E402
+    Boards,
+    digits,
+    independent_rows,
+    load,
+    rules,
+    valid,
+)
 from experiments.sudoku.layer import SudokuLayer  # noqa: E402
 
 SIDE, LR = 9, 0.1
@@ -30,16 +38,23 @@ WINDOW = 10  # steps whose mean loss is one point of the curve
 
 
 class Run(NamedTuple):
-    """One training; ``judged`` test puzzles are solved before and after it."""
+    """One training; ``judged`` test puzzles are solved before and after it.
+
+    ``start`` is "random", or "rules": the layer then knows them, which is as good as it can get.
+    """
 
     seed: int
     steps: int
     batch: int = 8
     judged: int = 200
+    start: str = "random"
 
 
-DEFAULT = [Run(seed=0, steps=240)]
-FULL = [Run(seed=seed, steps=1125, judged=1000) for seed in (0, 1, 2)]
+DEFAULT = [Run(seed=0, steps=240), Run(seed=0, steps=0, start="rules")]
+FULL = [
+    *(Run(seed=seed, steps=1125, judged=1000) for seed in (0, 1, 2)),
+    Run(seed=0, steps=0, judged=1000, start="rules"),
+]
 
 
 def execute(run: Run) -> dict:
@@ -47,9 +62,15 @@ def execute(run: Run) -> dict:
     boards = load(SIDE)
     torch.manual_seed(run.seed)
     layer = SudokuLayer(SIDE, "QP")
+    if run.start == "rules":
+        layer.A = torch.nn.Parameter(independent_rows(rules(SIDE)))
+        torch.nn.init.constant_(layer.w, -math.log(SIDE))  # exp(w) = 1/9 makes b = 1
     optimizer = torch.optim.Adam(layer.parameters(), lr=LR, fused=True)
     generator = torch.Generator().manual_seed(run.seed)
-    before = judge(layer, boards, boards.test[: run.judged])
+    judged = boards.test[: run.judged]
+    before = judge(layer, boards, judged)
+    if run.steps == 0:
+        return run._asdict() | {"before": before, "after": before}
     steps: list[Step] = []
     for indices in list(minibatches(boards.train, run.batch, generator))[: run.steps]:
 
@@ -58,7 +79,7 @@ def execute(run: Run) -> dict:
             return (output - boards.solution[indices]).square().mean()
 
         steps.append(take_step(optimizer, loss))
-    after = judge(layer, boards, boards.test[: run.judged])
+    after = judge(layer, boards, judged)
     size = min(WINDOW, len(steps))
     return run._asdict() | {
         "before": before,
@@ -89,7 +110,7 @@ def judge(layer: SudokuLayer, boards: Boards, indices: Tensor) -> dict[str, floa
 def draw(runs: list[dict], path: Path) -> None:
     """Loss by step, and how long a step takes as the active sets change."""
     figure, ((loss, seconds),) = plots.panels(1, 2, 3.6, 2.8)
-    for r in runs:
+    for r in (r for r in runs if r["steps"]):
         width = r["steps"] / len(r["loss"])
         steps = [width * (i + 1) for i in range(len(r["loss"]))]
         loss.plot(steps, r["loss"], label=f"seed {r['seed']}")
@@ -103,13 +124,14 @@ def draw(runs: list[dict], path: Path) -> None:
 def table(runs: list[dict]) -> str:
     """One row a run, as Markdown."""
     lines = [
-        "| seed | steps | batch | forward s/step | backward s/step | test MSE before, after "
+        "| start | seed | steps | batch | forward s | backward s | test MSE before, after "
         "| wrong empty cells before, after | wrong boards before, after |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for r in runs:
-        cells = [str(r["seed"]), str(r["steps"]), str(r["batch"])]
-        cells += [f"{r[name]:.2f}" for name in ("forward_seconds", "backward_seconds")]
+        cells = [str(r[name]) for name in ("start", "seed", "steps", "batch")]
+        for name in ("forward_seconds", "backward_seconds"):
+            cells.append(f"{r[name]:.2f}" if name in r else "-")
         for name, form in (("mse", "{:.4f}"), ("cell_error", "{:.1%}"), ("board_error", "{:.1%}")):
             cells.append(", ".join(form.format(r[when][name]) for when in ("before", "after")))
         lines.append(f"| {' | '.join(cells)} |")

@@ -1,7 +1,6 @@
 """The Sudoku experiments at their smallest: data, the check of the rules, the layer's learning."""
 
 import sys
-from itertools import product
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 from experiments.sudoku import boards, figures, run, tables  # noqa: E402
-from experiments.sudoku.layer import SudokuLayer  # noqa: E402
+from experiments.sudoku.layer import TRUE_RANK, SudokuLayer  # noqa: E402
 from experiments.sudoku9 import run as run9  # noqa: E402
 
 
@@ -30,31 +29,14 @@ def records() -> list[dict]:
     return [run.execute(run.Run(method, seed=0, epochs=1, puzzles=1500)) for method in methods]
 
 
-def rules(side: int) -> torch.Tensor:
-    """The matrix A of Az = 1: one digit a cell; each digit once a row, column and block."""
-    root = round(side**0.5)
-    cells = torch.arange(side**3).view(side, side, side)
-    blocks = [
-        cells[root * i : root * (i + 1), root * j : root * (j + 1)]
-        for i, j in product(range(root), repeat=2)
-    ]
-    groups = [cells[i, j] for i, j in product(range(side), repeat=2)]
-    for digit in range(side):
-        groups += [cells[i, :, digit] for i in range(side)]
-        groups += [cells[:, j, digit] for j in range(side)]
-        groups += [block[..., digit].flatten() for block in blocks]
-    matrix = torch.zeros(len(groups), side**3, dtype=torch.float64)
-    for row, group in zip(matrix, groups, strict=True):
-        row[group] = 1.0
-    return matrix
-
-
 @pytest.mark.parametrize("side", [4, 9])
 def test_solutions_follow_the_rules_and_the_givens(side):
     data = boards.load(side)
     assert boards.valid(data.solution, side).all()
     assert ((data.solution - data.puzzle) >= 0).all()
-    assert torch.equal(data.solution @ rules(side).T, torch.ones(10_000, 4 * side**2).double())
+    assert torch.equal(
+        data.solution @ boards.rules(side).T, torch.ones(10_000, 4 * side**2).double()
+    )
 
 
 def test_puzzles_of_the_test_set_that_training_knows_are_set_apart():
@@ -77,7 +59,7 @@ def test_check_is_of_permutations_not_of_sums():
 def test_layer_with_the_true_rules_completes_every_puzzle(form, weight):
     data = boards.load(4)
     layer = SudokuLayer(4, form, weight=weight)
-    layer.A = torch.nn.Parameter(rules(4))
+    layer.A = torch.nn.Parameter(boards.rules(4))
     with torch.no_grad():  # exp(w) = sigmoid(w) = 1/4 puts 1 into b
         layer.w.fill_(-torch.tensor(4.0 if form == "QP" else 3.0).log())
         output = layer(data.puzzle[data.test])
@@ -108,11 +90,23 @@ def test_default_grid_compares_the_sides_of_lpgd_with_exact_gradients():
     assert len(run.grid(run.FULL)) == 5 * (1 + 2 + 3 * 4 * 3)
 
 
-def test_layer_of_729_variables_trains(tmp_path):
+def test_independent_rows_of_the_rules_span_them_all():
+    for side, rank in TRUE_RANK.items():
+        matrix = boards.rules(side)
+        rows = boards.independent_rows(matrix)
+        assert len(rows) == rank == torch.linalg.matrix_rank(matrix)
+        assert torch.linalg.matrix_rank(rows) == rank
+
+
+def test_layer_of_729_variables_trains_and_solves_by_the_rules(tmp_path):
+    known = run9.execute(run9.Run(seed=0, steps=0, judged=4, start="rules"))
+    assert known["after"]["board_error"] == 0.5  # the relaxation leaves half of them undecided
+    assert known["after"]["cell_error"] < 0.3
+    assert "loss" not in known
     record = run9.execute(run9.Run(seed=0, steps=6, batch=4, judged=4))
     assert record["before"]["mse"] > 2.0
     assert record["after"]["mse"] < 0.5 * record["before"]["mse"]
     assert len(record["seconds"]) == 6
-    assert "| 0 | 6 | 4 |" in run9.table([record])
-    run9.draw([record], tmp_path / "training.png")
+    assert "| random | 0 | 6 | 4 |" in run9.table([record, known])
+    run9.draw([record, known], tmp_path / "training.png")
     assert (tmp_path / "training.png").stat().st_size > 10_000
