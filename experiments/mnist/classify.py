@@ -23,7 +23,7 @@ from experiments.common.command import parse, parser, publish
 from experiments.common.steps import minibatches, take_step
 from experiments.common.sweep import sweep
 from experiments.mnist.images import Images, MissingImagesError, load, subset
-from experiments.portfolio.tables import mean_sd
+from experiments.common.tables import mean_sd
 
 PLAIN, OPTNET = "plain", "OptNet"
 HIDDEN, CLASSES = 500, 10

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from experiments.common import plots
-from experiments.portfolio.tables import mean_sd
+from experiments.common.tables import mean_sd
 from experiments.sudoku.tables import by_method, label
 
 FLOOR = 1e-4  # a tenth of one board in a thousand, where zero is drawn

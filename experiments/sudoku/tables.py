@@ -1,6 +1,6 @@
 """The experiment's tables, as Markdown."""
 
-from experiments.portfolio.tables import mean_sd
+from experiments.common.tables import mean_sd
 
 Key = tuple[str, str, float, float]
 

@@ -343,7 +343,7 @@ QpBatch<T> troubled_knapsacks() {
   batch.lb[10 * n] = 2;                                   // bounds that cross
   fill(batch.Q, 11, T(0)), fill(batch.ub, 11, T(kNone));  // unbounded: z_0 rises, z_1 falls
   fill(batch.lb, 11, T(-kNone)), batch.q[11 * n] = -1, batch.q[11 * n + 1] = 1;
-  batch.b[12] = 4 * (1 + 100 * std::numeric_limits<T>::epsilon());
+  batch.b[12] = 4 * (1 + 40 * std::numeric_limits<T>::epsilon());
   return batch;
 }
 

@@ -187,12 +187,13 @@ def test_G5_envelope_identities(family: str) -> None:
 
 
 @pytest.mark.parametrize("family", UNIQUE)
-def test_G5_envelope_identities_at_degenerate_points(family: str) -> None:
+@pytest.mark.parametrize("settings", [None, SHARP], ids=["default", "sharp"])
+def test_G5_envelope_identities_at_degenerate_points(family: str, settings) -> None:
     """With a unique z, d(value)/dq = z and d(value)/dQ = zz'/2 whatever the multipliers are."""
     for n in SIZES:
         problem = families(10, n, n)[family]
         copy, wanted = testing.leaves({k: problem[k] for k in ("Q", "q")})
-        sol = torchqp.solve_qp(**(problem | copy))
+        sol = torchqp.solve_qp(**(problem | copy), settings=settings)
         value = (sol.z * (testing.times(copy["Q"], sol.z) / 2 + copy["q"])).sum()
         dQ, dq = torch.autograd.grad(value, [wanted["Q"], wanted["q"]])
         z = sol.z.detach()
