@@ -54,12 +54,18 @@ class Run(NamedTuple):
 
 
 class OptNetHead(nn.Module):
-    """The QP layer with its input as the linear term; it computes in float64."""
+    """The QP layer with its input as the linear term; it computes in float64.
+
+    L begins with I added to it, as in the timing script of OptNet's authors. Without it Q = LL' is
+    nearly singular at first, and training starts late (the loss of the first steps is above 8).
+    """
 
     def __init__(self) -> None:
         """See the class."""
         super().__init__()
         self.layer = torchqp.OptNet(CLASSES, n_ineq=CLASSES, dtype=torch.float64)
+        with torch.no_grad():
+            self.layer.L.diagonal().add_(1.0)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.layer(x.double()).to(x.dtype)
