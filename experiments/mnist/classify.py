@@ -22,8 +22,8 @@ from experiments.common import Protocol, plots
 from experiments.common.command import parse, parser, publish
 from experiments.common.steps import minibatches, take_step
 from experiments.common.sweep import sweep
-from experiments.mnist.images import Images, MissingImagesError, load, subset
 from experiments.common.tables import mean_sd
+from experiments.mnist.images import Images, MissingImagesError, load, subset
 
 PLAIN, OPTNET = "plain", "OptNet"
 HIDDEN, CLASSES = 500, 10
