@@ -24,7 +24,7 @@ def one_thread():
 @pytest.fixture(scope="module")
 def records() -> list[dict]:
     data = images.blobs(600, pixels=30, seed=0)
-    protocol = Protocol(epochs=8, batch_size=32, lr=1e-3)
+    protocol = Protocol(epochs=16, batch_size=32, lr=3e-3)
     return [classify.train(data, name, 0, protocol) | {"network": name} for name in NETWORKS]
 
 
