@@ -22,7 +22,7 @@ from experiments.bench.problems import (
     PARAMETERS,
     Problem,
     Reference,
-    daqp_active,
+    active_rows,
     gradient_errors,
     reference,
 )
@@ -63,12 +63,12 @@ def base(n: int = N, m: int = M, p: int = P, batch: int = BATCH) -> tuple[Proble
         Q = root @ root.transpose(0, 2, 1) / n + 0.5 * np.eye(n)
         parts = (Q, 3 * rng.standard_normal((1, n)), G, h, A, b, rng.standard_normal((1, n)))
         one = Problem(*map(torch.from_numpy, parts))
-        exact = reference(one, daqp_active(one))
+        exact = reference(one, active_rows(one))
         if exact.verified[0] and exact.margin[0] > 1e-2:
             kept.append((one, exact))
     names = (*PARAMETERS, "weight")
     problem = Problem(*(torch.cat([getattr(x, k) for x, _ in kept]) for k in names))
-    return problem, reference(problem, daqp_active(problem))
+    return problem, reference(problem, active_rows(problem))
 
 
 def size_of(problem: Problem) -> Size:
@@ -244,7 +244,7 @@ def infinite_limit(build: Build) -> Verdict:
     problem = replace(base()[0], h=base()[0].h.clone())
     problem.h[:, 0] = torch.inf
     without = replace(problem, G=problem.G[:, 1:], h=problem.h[:, 1:])
-    exact = reference(without, daqp_active(without))
+    exact = reference(without, active_rows(without))
     z, grads = call(build, problem)
     verdict = compared(z, {"q": grads["q"], "G": grads["G"][:, 1:]}, exact)
     row = _kind(grads["G"][:, 0])
@@ -279,7 +279,7 @@ def _shared(build: Build, names: tuple[str, ...]) -> Verdict:
     Gz = torch.from_numpy(solved.z) @ problem.G[0].mT
     problem = replace(problem, h=Gz + 0.5) if "G" in names else problem
     copies = replace(problem, **{k: v.expand(BATCH, *v.shape).clone() for k, v in one.items()})
-    exact = reference(copies, daqp_active(copies))
+    exact = reference(copies, active_rows(copies))
     leaves = {k: one.get(k, getattr(problem, k)).clone().requires_grad_() for k in PARAMETERS}
     z = build(size_of(problem))(*leaves.values())
     loss = (problem.weight * z).sum()
@@ -331,7 +331,7 @@ def second(build: Build) -> Verdict:
     ends = []
     for sign in (1e-5, -1e-5):
         moved = replace(problem, G=problem.G + sign * step)
-        ends.append(reference(moved, daqp_active(moved)).gradients["G"])
+        ends.append(reference(moved, active_rows(moved)).gradients["G"])
     expected = (ends[0] - ends[1]) / 2e-5
     leaves = [v.clone().requires_grad_() for v in problem.arguments() if v is not None]
     z = build(size_of(problem))(*leaves)

@@ -195,8 +195,8 @@ def test_T11_an_interrupt_during_a_long_solve_ends_the_program_cleanly() -> None
         torch.set_num_threads(1)
         q = torch.randn(60, 60, dtype=torch.float64)
         G = torch.randn(60, 120, 60, dtype=torch.float64)
-        print("ready", flush=True)
         try:
+            print("ready", flush=True)
             while True:
                 torchqp.solve_qp(torch.eye(60).double(), q, G, torch.ones(120).double())
         except KeyboardInterrupt:
