@@ -90,11 +90,11 @@ def draw(runs: list[dict], path: Path) -> None:
     figure, ((ax,),) = plots.panels(1, 1, 4.0, 3.0)
     most = max(row["processes"] for r in runs for row in r["rows"])
     ax.plot([1, most], [1, most], color="0.6", linestyle="--", label="ideal")
-    for r in runs:
+    for i, r in enumerate(runs):
         x = [row["processes"] for row in r["rows"]]
         y = [row["speed_up"] for row in r["rows"]]
         label = f"{r['side']}x{r['side']}, batch {r['batch']}"
-        ax.plot(x, y, marker="o", label=label)
+        ax.plot(x, y, marker="o", linewidth=5 - 3 * i, markersize=11 - 5 * i, label=label)
     ax.set(xlabel="processes of one thread", ylabel="speed-up of a step", ylim=(0, most + 0.2))
     ax.set_xticks(range(1, most + 1))
     ax.legend()

@@ -26,7 +26,8 @@ def _lines(ax, runs: list[dict], axis: str) -> None:
             label = f"{name}, {'forward' if column == 'forward' else 'with gradients'}"
             ax.plot(x, y, style, marker=".", color=COLORS[name], label=label)
     ax.set(xscale="log", yscale="log")
-    ax.legend(fontsize=7)
+    ax.set_ylim(bottom=1e-7)  # room for the legend
+    ax.legend(fontsize=7, loc="lower right", handlelength=3)
 
 
 def _bars(ax, runs: list[dict]) -> None:
