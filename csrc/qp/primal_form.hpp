@@ -33,9 +33,9 @@ inline constexpr double equality_shift_v = sizeof(Element<Scalar>) == 8 ? 1e-12 
 template <class Scalar>
 inline constexpr double certificate_v = sizeof(Element<Scalar>) == 8 ? 1e-9 : 1e-5;
 /// The same of one from the soft problem, which only problems without a solution in sight are put
-/// to: contradictions of 1e-9 leave no more digits.
+/// to: a contradiction of 1e-9 has multipliers of 1e9, whose last bits are 1e-7.
 template <class Scalar>
-inline constexpr double soft_certificate_v = sizeof(Element<Scalar>) == 8 ? 5e-7 : 1e-4;
+inline constexpr double soft_certificate_v = sizeof(Element<Scalar>) == 8 ? 9e-7 : 1e-4;
 /// A sum whose size is less than this share of its terms' is rounding.
 template <class Scalar>
 inline constexpr double cancelled_v = 64.0 * epsilon_v<Scalar>;

@@ -68,7 +68,7 @@ def _child(layer: str, first: int, end: Connection) -> None:
 
 def judge(layer: str, limit: float) -> dict[str, dict[str, Any]]:
     """By case: whether the layer is right (None where it was not asked), and its answer."""
-    context = multiprocessing.get_context("fork")
+    context = multiprocessing.get_context("spawn")  # jax's threads do not outlive a fork
     found: dict[str, dict[str, Any]] = {}
     while len(found) < len(CASES):
         near, far = context.Pipe(duplex=False)

@@ -2,6 +2,7 @@
 
     python experiments/bench/hard.py --out experiments/bench/results/hard.json
     python experiments/bench/hard.py --collections qp_misc --solvers torchqp piqp
+    python experiments/bench/hard.py --padded     # and each collection as one batch: minutes more
 
 Maros-Meszaros, NETLIB and free-for-all of tests/data. Residuals are recomputed from the data:
 absolute as qpbenchmark does (primal, dual, gap), and relative to 1 + the largest term. A solver
@@ -22,9 +23,17 @@ import time
 from multiprocessing.connection import Connection
 from typing import Any
 
+import torchqp
 from experiments.bench import suite
-from experiments.bench.hard_problems import COLLECTIONS, Published, absolute_residuals, load, names
-from experiments.bench.hard_solvers import SOLVERS
+from experiments.bench.hard_problems import (
+    COLLECTIONS,
+    Published,
+    absolute_residuals,
+    load,
+    names,
+    pad,
+)
+from experiments.bench.hard_solvers import SOLVERS, Answer
 from torchqp import testing
 
 LEVELS = {"absolute 1e-3": 1e-3, "absolute 1e-6": 1e-6, "absolute 1e-9": 1e-9}
@@ -38,13 +47,17 @@ def judge(problem: Published, solver: str, seconds: float) -> dict[str, Any]:
         start = time.perf_counter()
         answer = run()
         times.append(time.perf_counter() - start)
+    return described(problem, answer) | {"milliseconds": 1e3 * statistics.median(times)}
+
+
+def described(problem: Published, answer: Answer) -> dict[str, Any]:
+    """What an answer says of itself, its residuals and the error of its value."""
     absolute = absolute_residuals(problem.arguments, answer)
     relative = testing.kkt_residuals(problem.arguments, answer)
     return {
         "solved": answer.solved,
         "status": answer.status,
         "iterations": answer.iterations,
-        "milliseconds": 1e3 * statistics.median(times),
         "primal": absolute[0],
         "dual": absolute[1],
         "gap": absolute[2],
@@ -89,6 +102,26 @@ def measure(problem: Published, solvers: list[str], seconds: float, limit: float
     return {**sizes, "optimum": problem.optimum, "solvers": rows}
 
 
+def padded(problems: list[Published]) -> dict[str, int]:
+    """Solves all in one batch, filled up to the largest, and counts as `summary` does.
+
+    Every member is judged on the problem as it was before it was filled up.
+    """
+    batch = torchqp.solve_qp(**pad(problems), on_failure="best")
+    rows = []
+    for i, problem in enumerate(problems):
+        data = problem.arguments
+        z, nu, lam, lam_lb, lam_ub = (
+            part[i, : len(data.get(name, ()))]
+            for part, name in zip(batch[:5], ("q", "b", "h", "lb", "ub"), strict=True)
+        )
+        status = torchqp.Status(int(batch.status[i]))
+        iterations = int(batch.iterations[i])
+        answer = Answer(z, nu, lam, lam_lb, lam_ub, status == 0, status.name.lower(), iterations)
+        rows.append({"solvers": {"padded": described(problem, answer)}})
+    return summary(rows, "padded")
+
+
 def passes(row: dict[str, Any], level: str) -> bool:
     """Whether a row counts at a level: absolute ones, "relative 1e-8", or "value 1e-7"."""
     limit = LEVELS.get(level, 1e-8 if level.startswith("relative") else 1e-7)
@@ -127,6 +160,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--solvers", nargs="+", choices=SOLVERS, default=list(SOLVERS))
     parser.add_argument("--only", nargs="+", metavar="NAME", help="these problems alone")
     parser.add_argument("--limit", type=float, default=20.0, help="seconds for one solver")
+    parser.add_argument("--padded", action="store_true", help="each collection in one batch too")
     options = parser.parse_args(arguments)
     wanted = sorted({package for name in options.solvers for package in SOLVERS[name].packages})
     record = suite.Record("hard", options, wanted)
@@ -140,11 +174,12 @@ def main(arguments: list[str] | None = None) -> None:
             absent[name] = str(error)
     record.note(absent=absent, settings={name: SOLVERS[name].settings for name in present})
     for collection in options.collections:
-        cases = []
+        cases, problems = [], []
         for name in names(collection):
             if options.only and name not in options.only:
                 continue
             problem = load(collection, name)
+            problems.append(problem)
             cases.append(
                 record.case(
                     f"{collection}/{name}",
@@ -161,6 +196,10 @@ def main(arguments: list[str] | None = None) -> None:
             for name, counted in totals.items():
                 print(f"  {name:16} " + ", ".join(f"{k} {v}" for k, v in counted.items()))
             print()
+        if problems and options.padded:
+            counted = padded(problems)
+            record.note(padded=record.data.get("padded", {}) | {collection: counted})
+            print("  one padded batch  " + ", ".join(f"{k} {v}" for k, v in counted.items()))
 
 
 if __name__ == "__main__":
