@@ -25,7 +25,7 @@ STEPS: dict[str, list[str]] = {
     "projection": ["projection.py"],
     "scaling": ["scaling.py"],
     "large": ["large.py"],
-    "hard": ["hard.py"],
+    "hard": ["hard.py", "--padded"],
     "faults": ["faults.py"],
     "memory": ["memory.py"],
     "accuracy": ["accuracy.py"],

@@ -29,6 +29,7 @@ from torchqp import KKT, LPGD  # noqa: E402
 from torchqp.backward import Backward  # noqa: E402
 
 SIDE, BATCH, LR = 4, 150, 0.1
+COOLED = 2  # epochs at the end of the QP form's training, at a tenth of LR
 WINDOW = 10  # steps whose mean loss is one point of a curve
 
 
@@ -131,6 +132,8 @@ def execute(run: Run) -> dict:
     torch.manual_seed(run.seed)
     layer = SudokuLayer(SIDE, run.method.form, run.method.backward(), run.method.weight())
     optimizer = torch.optim.Adam(layer.parameters(), lr=LR, fused=True)
+    cooled = [run.epochs - COOLED] if run.method.form == "QP" else []
+    rate = torch.optim.lr_scheduler.MultiStepLR(optimizer, cooled)
     generator = torch.Generator().manual_seed(run.seed)
     steps: list[Step] = []
     epochs = [judge(layer, boards)]
@@ -146,6 +149,7 @@ def execute(run: Run) -> dict:
 
             steps.append(take_step(optimizer, loss))
             failed += int(error.isnan().any(-1).sum())
+        rate.step()
         epochs.append(judge(layer, boards))
     seconds = list(accumulate(s.forward + s.backward for s in steps))
     key = run.method._asdict() | {"seed": run.seed}
@@ -194,7 +198,13 @@ def main() -> None:
         "full": arguments.full,
         "seconds": round(time.perf_counter() - start, 1),
         "settings": asdict(settings)
-        | {"workers": arguments.workers, "batch": BATCH, "lr": LR, "methods": None},
+        | {
+            "workers": arguments.workers,
+            "batch": BATCH,
+            "lr": LR,
+            "cooled_epochs": COOLED,
+            "methods": None,
+        },
         "runs": runs,
     }
     record["settings"]["methods"] = [method._asdict() for method in settings.methods]
