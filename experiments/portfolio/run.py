@@ -44,12 +44,12 @@ class Settings:
 
 
 DEFAULT = Settings(
-    Protocol(epochs=30, batch_size=32, lr=1e-3), lams={"real": (0.0, 0.1, 1.0), "forecast": LAMS}
+    Protocol(epochs=30, batch_size=32, lr=1e-3), lams={"forecast": LAMS, "real": (0.0, 0.1, 1.0)}
 )
 FULL = Settings(
     Protocol(epochs=80, batch_size=1, lr=5e-5),
-    lams={"real": LAMS, "forecast": LAMS},
-    perturbed=("real", "forecast"),
+    lams={"forecast": LAMS, "real": LAMS},
+    perturbed=("forecast", "real"),
 )
 
 
