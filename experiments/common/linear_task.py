@@ -136,13 +136,14 @@ def draw(record: dict, path: Path) -> None:
     figure, axes = plots.panels(1, len(problems), 3.2, 3.2)
     for ax, problem in zip(axes[0], problems, strict=True):
         here = select(record, problem=problem)
-        lowest = min(r["range_regret"] for r in here)
         for method in distinct(here, "method"):
             curves = [best_so_far(r["curves"]) for r in here if r["method"] == method]
             values = [mean_sd(column)[0] for column in zip(*curves, strict=True)]
             look = {key: LOOK[method][key] for key in ("color", "linestyle")}
             ax.plot(range(1, len(values) + 1), values, label=method, **look)
-        ax.set(title=problem, xlabel="epoch", ylim=(0.8 * lowest, 4.0 * lowest))
+        ax.set(title=problem, xlabel="epoch")
+        ax.set_ylim(bottom=0.0)
+        ax.xaxis.get_major_locator().set_params(integer=True)
     axes[0][0].set_ylabel("test range regret\nof the best model so far")
     handles = {}
     for ax in axes[0]:

@@ -37,7 +37,7 @@ class Settings:
 
 
 DEFAULT = Settings(
-    Protocol(epochs=20, batch_size=32, lr=1e-3),
+    Protocol(epochs=15, batch_size=32, lr=1e-3),
     seeds=(0, 1, 2, 3),
     slow_everywhere=False,
     problems=(SYNTHETIC, *pglib.CASES[:2]),

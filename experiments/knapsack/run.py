@@ -34,8 +34,8 @@ class Settings:
 
 
 DEFAULT = Settings(
-    {knapsack.SYNTHETIC: Protocol(epochs=40, batch_size=32, lr=1e-3)}
-    | dict.fromkeys(knapsack.CAPACITIES, Protocol(epochs=15, batch_size=32, lr=0.1)),
+    {knapsack.SYNTHETIC: Protocol(epochs=25, batch_size=32, lr=1e-3)}
+    | dict.fromkeys(knapsack.CAPACITIES, Protocol(epochs=10, batch_size=32, lr=0.1)),
     seeds=(0, 1, 2, 3),
     slow_everywhere=False,
 )

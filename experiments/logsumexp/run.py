@@ -8,7 +8,6 @@ discusses them).
 """
 
 import sys
-import time
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -142,15 +141,12 @@ def draw(record: dict, path: Path) -> None:
 def main() -> None:
     arguments = parse(parser(__doc__, HERE))
     settings = FULL if arguments.full else DEFAULT
-    start = time.perf_counter()
     runs = sweep(execute, grid(settings), arguments.out, arguments.workers)
-    seconds = round(time.perf_counter() - start, 1)
     record = publish(
         arguments.out,
         {
             "experiment": "logsumexp",
             "full": arguments.full,
-            "seconds": seconds,
             "settings": asdict(settings)
             | {"workers": arguments.workers, "hidden": HIDDEN, "tau_relative": decisions.TAU},
             "true_problem_ms": milliseconds(),

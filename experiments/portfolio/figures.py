@@ -34,23 +34,22 @@ def draw_regret(record: dict, path: Path) -> None:
     plots.save(figure, path)
 
 
-def draw_linear(record: dict, path: Path) -> None:
+def draw_linear(record: dict, path: Path, feature_set: str = "forecast") -> None:
     """Test range regret of the best model so far by epoch, with the linear methods (Fig. 4a,b)."""
-    feature_sets = distinct(record["runs"], "feature_set")
-    lams = [lam for lam in LINEAR_LAMS if select(record, lam=lam)]
-    figure, axes = plots.panels(len(feature_sets), len(lams), 4.0, 2.6)
-    for row, feature_set in enumerate(feature_sets):
-        for ax, lam in zip(axes[row], lams, strict=True):
-            shown = select(record, feature_set=feature_set, lam=lam)
-            for method in (*linear.NAMES, *LAYERS):
-                curves = [best_so_far(r["curves"]) for r in shown if r["method"] == method]
-                if curves:
-                    values = [mean_sd(column)[0] for column in zip(*curves, strict=True)]
-                    look = {key: LOOK[method][key] for key in ("color", "linestyle")}
-                    ax.plot(range(1, len(values) + 1), values, label=method, **look)
-            ax.set(title=f"{feature_set}, lam = {lam:g}", xlabel="epoch")
-        axes[row][0].set_ylabel("test range regret\nof the best model so far")
-    figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside right center")
+    here = select(record, feature_set=feature_set)
+    lams = [lam for lam in LINEAR_LAMS if lam in distinct(here, "lam")]
+    figure, (axes,) = plots.panels(1, len(lams), 4.0, 3.2)
+    for ax, lam in zip(axes, lams, strict=True):
+        for method in (*linear.NAMES, *LAYERS):
+            runs = [r for r in here if r["lam"] == lam and r["method"] == method]
+            curves = [best_so_far(r["curves"]) for r in runs]
+            if curves:
+                values = [mean_sd(column)[0] for column in zip(*curves, strict=True)]
+                look = {key: LOOK[method][key] for key in ("color", "linestyle")}
+                ax.plot(range(1, len(values) + 1), values, label=method, **look)
+        ax.set(title=f"lam = {lam:g}", xlabel="epoch")
+    axes[0].set_ylabel("test range regret\nof the best model so far")
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right center")
     plots.save(figure, path)
 
 

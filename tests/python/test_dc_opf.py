@@ -65,7 +65,7 @@ def test_made_grid_keeps_the_laws_and_its_limits():
 
 
 def test_smoothed_gradients_get_further_than_exact_ones(tmp_path):
-    """The claim of Fig. 4c after three of twenty epochs."""
+    """The claim of Fig. 4c after three of fifteen epochs."""
     runs = [
         run.execute(run.Run(run.SYNTHETIC, 0, name, Protocol(3, 32, 1e-3)))
         for name in ("exact", "smoothed")
