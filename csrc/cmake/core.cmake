@@ -11,7 +11,9 @@ target_include_directories(torchqp_arithmetic INTERFACE "${PROJECT_SOURCE_DIR}/c
 set(TORCHQP_SIMD_LEVELS baseline)
 set(TORCHQP_FLAGS_baseline "")
 if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64|amd64)$")
-  list(APPEND TORCHQP_SIMD_LEVELS avx2 avx512)
+  if(NOT TORCHQP_SANITIZE)  # the levels share their source, and one takes minutes instrumented
+    list(APPEND TORCHQP_SIMD_LEVELS avx2 avx512)
+  endif()
   set(TORCHQP_FLAGS_avx2 -mavx2 -mfma)
   set(TORCHQP_FLAGS_avx512 -mavx512f -mavx512dq -mavx512vl -mavx512bw -mavx2 -mfma
                            -mprefer-vector-width=512)
@@ -39,6 +41,8 @@ foreach(level IN LISTS TORCHQP_SIMD_LEVELS)
                          $<$<NOT:$<CONFIG:Debug>>:-O3>)
   target_link_libraries(torchqp_kernels_${level} PRIVATE torchqp_arithmetic torchqp_warnings)
   target_sources(torchqp_core PRIVATE $<TARGET_OBJECTS:torchqp_kernels_${level}>)
+  string(TOUPPER "TORCHQP_HAS_${level}" has)
+  target_compile_definitions(torchqp_core PRIVATE ${has})
 endforeach()
 
 # C++ users include <torchqp/cpu/solve_batch.hpp>. The headers include each other from

@@ -8,11 +8,13 @@ namespace torchqp::cpu {
 
 const KernelTable& kernels() {
   static const KernelTable& chosen = []() -> const KernelTable& {
-#if defined(__x86_64__)
+#if defined(TORCHQP_HAS_AVX512)
     if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw")) {
       return kernels_avx512();
     }
+#endif
+#if defined(TORCHQP_HAS_AVX2)
     if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return kernels_avx2();
 #endif
     return kernels_baseline();

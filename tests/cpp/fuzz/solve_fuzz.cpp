@@ -19,16 +19,6 @@
 #include "cpu/kkt_batch.hpp"
 #include "cpu/solve_batch.hpp"
 
-namespace torchqp::cpu {
-// One level is compiled, so that the build takes a minute; dispatch.cpp names all of them.
-const KernelTable& kernels_avx2() {
-  return kernels_baseline();
-}
-const KernelTable& kernels_avx512() {
-  return kernels_baseline();
-}
-}  // namespace torchqp::cpu
-
 namespace {
 
 using namespace torchqp;
