@@ -4,16 +4,19 @@ Where "You Shall Pass" compares with linear methods (Fig. 4c,d) the task is to m
 x in a polyhedron; the network sees features and not c.
 """
 
+from argparse import Namespace
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import torchqp
-from experiments.common import linear, plots
+from experiments.common import decisions, linear, plots
+from experiments.common.command import publish
 from experiments.common.decisions import (
     Method,
     Task,
@@ -23,7 +26,9 @@ from experiments.common.decisions import (
     two_stage,
 )
 from experiments.common.looks import LOOK
+from experiments.common.sweep import sweep
 from experiments.common.tables import cell, distinct, mean_sd, select
+from experiments.common.training import Protocol
 
 TWO_STAGE = "MSE"
 LAYERS = tuple(layer_modes())
@@ -95,6 +100,43 @@ def build(name: str, task: LinearTask, outputs: Outputs) -> Method:
 def names() -> tuple[str, ...]:
     """The methods whose libraries are there."""
     return NAMES if linear.PYEPO_MISSING is None else (TWO_STAGE, *LAYERS)
+
+
+class Run(NamedTuple):
+    """One training."""
+
+    problem: str
+    seed: int
+    method: str
+    protocol: Protocol
+
+
+def train(run: Run, method: Method, task: LinearTask, network: nn.Module) -> dict:
+    """The record of one run: its place in the grid and what came out."""
+    key = {name: getattr(run, name) for name in ("problem", "seed", "method")}
+    return key | decisions.train(method, task, network, run.seed, run.protocol)
+
+
+def main(
+    experiment: str,
+    arguments: Namespace,
+    settings: dict,
+    runs: list[Run],
+    execute: Callable[[Run], dict],
+) -> None:
+    """Executes ``runs``, writes results.json and regret.png, and prints the table."""
+    records = sweep(execute, runs, arguments.out, arguments.workers)
+    record = publish(
+        arguments.out,
+        {
+            "experiment": experiment,
+            "full": arguments.full,
+            "settings": settings | {"tau_relative": decisions.TAU},
+            "runs": records,
+        },
+    )
+    draw(record, arguments.out / "regret.png")
+    print(table(record))
 
 
 def polynomial_costs(rng: np.random.Generator, samples: int, size: int) -> tuple[Tensor, Tensor]:

@@ -11,16 +11,15 @@ import sys
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parents[1]))  # so that the file also runs as a script
 
-from experiments.common import Protocol, decisions, linear, linear_task  # noqa: E402
-from experiments.common.command import parse, parser, publish  # noqa: E402
-from experiments.common.sweep import sweep  # noqa: E402
+from experiments.common import Protocol, linear, linear_task  # noqa: E402
+from experiments.common.command import parse, parser  # noqa: E402
+from experiments.common.linear_task import Run  # noqa: E402
 from experiments.dc_opf import pglib, synthetic  # noqa: E402
 
 SYNTHETIC = "synthetic"
@@ -50,15 +49,6 @@ FULL = Settings(
 )
 
 
-class Run(NamedTuple):
-    """One training."""
-
-    problem: str
-    seed: int
-    method: str
-    protocol: Protocol
-
-
 def grid(settings: Settings) -> list[Run]:
     """Every run; neighbours share their task."""
     return [
@@ -76,8 +66,7 @@ def execute(run: Run) -> dict:
     task = _task(run.problem, run.seed)
     torch.manual_seed(run.seed)
     method = linear_task.build(run.method, task, kind.outputs(task))
-    key = {name: getattr(run, name) for name in ("problem", "seed", "method")}
-    return key | decisions.train(method, task, kind.network(task), run.seed, run.protocol)
+    return linear_task.train(run, method, task, kind.network(task))
 
 
 @lru_cache(maxsize=1)
@@ -88,18 +77,7 @@ def _task(problem: str, seed: int) -> linear_task.LinearTask:
 def main() -> None:
     arguments = parse(parser(__doc__, HERE))
     settings = FULL if arguments.full else DEFAULT
-    runs = sweep(execute, grid(settings), arguments.out, arguments.workers)
-    record = publish(
-        arguments.out,
-        {
-            "experiment": "dc_opf",
-            "full": arguments.full,
-            "settings": asdict(settings) | {"tau_relative": decisions.TAU},
-            "runs": runs,
-        },
-    )
-    linear_task.draw(record, arguments.out / "regret.png")
-    print(linear_task.table(record))
+    linear_task.main("dc_opf", arguments, asdict(settings), grid(settings), execute)
 
 
 if __name__ == "__main__":

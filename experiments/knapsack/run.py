@@ -11,16 +11,15 @@ import sys
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parents[1]))  # so that the file also runs as a script
 
-from experiments.common import Protocol, decisions, linear, linear_task  # noqa: E402
-from experiments.common.command import parse, parser, publish  # noqa: E402
-from experiments.common.sweep import sweep  # noqa: E402
+from experiments.common import Protocol, linear, linear_task  # noqa: E402
+from experiments.common.command import parse, parser  # noqa: E402
+from experiments.common.linear_task import Run  # noqa: E402
 from experiments.knapsack import task as knapsack  # noqa: E402
 
 
@@ -47,15 +46,6 @@ FULL = Settings(
 )
 
 
-class Run(NamedTuple):
-    """One training."""
-
-    problem: str
-    seed: int
-    method: str
-    protocol: Protocol
-
-
 def grid(settings: Settings) -> list[Run]:
     """Every run; neighbours share their task."""
     return [
@@ -72,9 +62,7 @@ def execute(run: Run) -> dict:
     task = _task(run.problem, run.seed)
     torch.manual_seed(run.seed)
     method = linear_task.build(run.method, task, knapsack.outputs(task))
-    key = {name: getattr(run, name) for name in ("problem", "seed", "method")}
-    network = knapsack.network(run.problem)
-    return key | decisions.train(method, task, network, run.seed, run.protocol)
+    return linear_task.train(run, method, task, knapsack.network(run.problem))
 
 
 @lru_cache(maxsize=1)
@@ -85,18 +73,7 @@ def _task(problem: str, seed: int) -> knapsack.Knapsack:
 def main() -> None:
     arguments = parse(parser(__doc__, HERE))
     settings = FULL if arguments.full else DEFAULT
-    runs = sweep(execute, grid(settings), arguments.out, arguments.workers)
-    record = publish(
-        arguments.out,
-        {
-            "experiment": "knapsack",
-            "full": arguments.full,
-            "settings": asdict(settings) | {"tau_relative": decisions.TAU},
-            "runs": runs,
-        },
-    )
-    linear_task.draw(record, arguments.out / "regret.png")
-    print(linear_task.table(record))
+    linear_task.main("knapsack", arguments, asdict(settings), grid(settings), execute)
 
 
 if __name__ == "__main__":

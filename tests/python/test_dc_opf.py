@@ -1,27 +1,14 @@
 """Optimal power flow at its smallest: published optima, Kirchhoff's laws, what gradients learn."""
 
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
 
 import torchqp
+from experiments.common import Protocol, linear_task
+from experiments.dc_opf import pglib, run, synthetic
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
-
-from experiments.common import Protocol, linear_task  # noqa: E402
-from experiments.dc_opf import pglib, run, synthetic  # noqa: E402
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.mark.parametrize(

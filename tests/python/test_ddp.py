@@ -1,15 +1,9 @@
 """Training over two processes at its smallest: one process's gradients and parameters."""
 
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
-
-from experiments.ddp import run  # noqa: E402
+from experiments.ddp import run
 
 
 @pytest.mark.slow

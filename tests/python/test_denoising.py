@@ -1,24 +1,12 @@
 """The denoising experiment at its smallest: data, total variation as a QP, and learning from it."""
 
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
+from experiments.common import Protocol
+from experiments.denoising import data, figures, models, run
 
-from experiments.common import Protocol  # noqa: E402
-from experiments.denoising import data, figures, models, run  # noqa: E402
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

@@ -1,24 +1,12 @@
 """The knapsacks at their smallest: optimality, generator, and what each gradient learns."""
 
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
+from experiments.common import Protocol, linear, linear_task
+from experiments.knapsack import run, task
 
-from experiments.common import Protocol, linear, linear_task  # noqa: E402
-from experiments.knapsack import run, task  # noqa: E402
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def test_real_knapsack_is_filled_by_value_per_weight():

@@ -1,26 +1,15 @@
 """The LogSumExp experiment at its smallest: the true problem, its derivative, what is learned."""
 
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
-
-from experiments.common import Protocol, stocks  # noqa: E402
-from experiments.logsumexp import methods, peer, run, task  # noqa: E402
+from experiments.common import Protocol, stocks
+from experiments.logsumexp import methods, peer, run, task
 
 SHORT = Protocol(epochs=3, batch_size=32, lr=1e-3)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

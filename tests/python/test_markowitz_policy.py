@@ -1,26 +1,13 @@
 """The Markowitz policy at its smallest: the authors' numbers, its optimality and its gradients."""
 
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 
 import torchqp
+from experiments.markowitz_policy import peer, run
+from experiments.markowitz_policy.policy import COST, Market, Policy, utility
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
-
-from experiments.markowitz_policy import peer, run  # noqa: E402
-from experiments.markowitz_policy.policy import COST, Market, Policy, utility  # noqa: E402
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

@@ -1,24 +1,14 @@
 """The image classifiers at their smallest: learning through the layer, data, messages."""
 
 import sys
-from pathlib import Path
 
 import pytest
 import torch
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
+from experiments.common import Protocol
+from experiments.mnist import classify, images
 
-from experiments.common import Protocol  # noqa: E402
-from experiments.mnist import classify, images  # noqa: E402
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

@@ -1,32 +1,21 @@
 """The portfolio experiment at its smallest: data, metrics, and the layer's effect on training."""
 
 import json
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
-
-from experiments.common import Protocol, linear, load_npz, stocks  # noqa: E402
-from experiments.common.decisions import best_so_far  # noqa: E402
-from experiments.common.metrics import range_regret, relative_regret  # noqa: E402
-from experiments.portfolio import figures, methods, run, tables  # noqa: E402
-from experiments.portfolio.task import Task, decide  # noqa: E402
+from experiments.common import Protocol, linear, load_npz, stocks
+from experiments.common.decisions import best_so_far
+from experiments.common.metrics import range_regret, relative_regret
+from experiments.portfolio import figures, methods, run, tables
+from experiments.portfolio.task import Task, decide
 
 SHORT = Protocol(epochs=3, batch_size=32, lr=1e-3)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """As in the experiment's own processes: the matrices are too small for more."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

@@ -1,8 +1,6 @@
 """Shortest paths beside PyEPO at their smallest: the model, the layer and what they learn."""
 
 import itertools
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,21 +8,12 @@ import torch
 
 import torchqp
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
-
 pytest.importorskip("pyepo", reason="pip install 'torchqp[experiments]' brings PyEPO")
 
-from experiments.pyepo_grid import methods, run  # noqa: E402
-from experiments.pyepo_grid.paths import FlowLayer, GridModel  # noqa: E402
+from experiments.pyepo_grid import methods, run
+from experiments.pyepo_grid.paths import FlowLayer, GridModel
 
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def test_dynamic_programming_finds_the_shortest_of_all_paths():

@@ -1,15 +1,9 @@
 """The experiment on functions that a QP layer can be: values and gradients beside closed forms."""
 
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
-
-from experiments.relu import identities, run  # noqa: E402
+from experiments.relu import identities, run
 
 RIGHT = [name for name in identities.IDENTITIES if "text" not in name]
 TEXT = "max of three, the text's z^2"

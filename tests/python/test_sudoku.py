@@ -1,25 +1,13 @@
 """The Sudoku experiments at their smallest: data, the check of the rules, the layer's learning."""
 
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
+from experiments.sudoku import boards, figures, run, tables
+from experiments.sudoku.layer import TRUE_RANK, SudokuLayer
+from experiments.sudoku9 import run as run9
 
-from experiments.sudoku import boards, figures, run, tables  # noqa: E402
-from experiments.sudoku.layer import TRUE_RANK, SudokuLayer  # noqa: E402
-from experiments.sudoku9 import run as run9  # noqa: E402
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

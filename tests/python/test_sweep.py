@@ -1,18 +1,13 @@
 """Runs that a restart keeps: order, journal, interrupted lines, worker processes."""
 
 import json
-import sys
-from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 import torch
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
-
-from experiments.common import Protocol  # noqa: E402
-from experiments.common.sweep import JOURNAL, finish, sweep  # noqa: E402
+from experiments.common import Protocol
+from experiments.common.sweep import JOURNAL, finish, sweep
 
 
 class Square(NamedTuple):

@@ -1,14 +1,8 @@
 """The timing experiment at its smallest: who is timed, that answers are right, tables, figure."""
 
-import sys
-from pathlib import Path
-
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
-
-from experiments.timing import figures, run, tables  # noqa: E402
+from experiments.timing import figures, run, tables
 
 
 @pytest.fixture(scope="module")
