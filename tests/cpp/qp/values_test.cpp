@@ -46,6 +46,9 @@ TEST(Values, SolutionsMeetTheConditionsOnTheCallersData) {
       const auto out =
           run_solver<double>(support::SerialLaunch{}, batch, {default_settings<double>()})[0];
       ASSERT_EQ(out[kStatus], 0) << family.name << ", member " << k;
+      if (has_single_row(Shape::of<SerialTeam, double>(dims))) {
+        ASSERT_EQ(out[kIterations], 0) << family.name << ", member " << k << ": found directly";
+      }
       const support::Verdict verdict = support::judge(batch, as_solutions(dims, out), 0);
       for (Real residual : verdict.relative())
         ASSERT_LE(residual, 1e-11) << family.name << ", member " << k;
