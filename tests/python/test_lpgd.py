@@ -217,6 +217,28 @@ def test_a_failed_side_falls_back_to_the_other_and_two_failed_ones_to_zero() -> 
     assert float(results["upper"]["h"]) == pytest.approx(1.0, abs=1e-7)
 
 
+def test_an_infeasible_end_is_a_failed_one() -> None:
+    """-1/2 <= z <= 1, whose sides cross as soon as both move inwards by 2."""
+    ones = torch.ones(2, dtype=D)
+    problem = {
+        "Q": torch.eye(1, dtype=D),
+        "q": torch.full((1,), -2.0, dtype=D),
+        "G": torch.tensor([[1.0], [-1.0]], dtype=D),
+        "h": torch.tensor([1.0, 0.5], dtype=D),
+    }
+    results = {}
+    for side in ("lower", "upper", "average"):
+        _, grads = testing.pullback(
+            torchqp.solve_qp, problem, {"lam": ones}, backward=absolute(2.0, side)
+        )
+        results[side] = grads
+    for name in problem:
+        assert float(results["lower"][name].abs().max()) == 0.0, name
+        assert torch.equal(results["average"][name], results["upper"][name]), name
+    # Upper: z moves from 1 to 2, where q asks for it: grad_q = (1 - 2) / 2.
+    assert float(results["upper"]["q"]) == pytest.approx(-0.5, abs=1e-7)
+
+
 def test_shared_arguments_receive_the_sum() -> None:
     one = testing.make("many_rows", 6, seed=5)
     q = one["q"] + torch.randn(4, 6, dtype=D)

@@ -257,6 +257,26 @@ def test_shared_arguments_sum_over_the_solved_members_only(mode: str) -> None:
             assert testing.relative_error(grads[name], clean[name]) <= 1e-13, name
 
 
+@pytest.mark.parametrize("mode", ["kkt", "smoothed", "lpgd"])
+def test_shared_arguments_sum_without_the_infeasible_members(mode: str) -> None:
+    one = testing.make("optnet", 6, seed=5)
+    one["G"][1] = -one["G"][0]
+    h = one["h"].repeat(5, 1)
+    h[:, :2] = 5.0
+    h[3, :2] = -1.0
+    bad = one | {"q": one["q"] + torch.randn(5, 6, dtype=D), "h": h}
+    kept = torch.tensor([0, 1, 2, 4])
+    good = bad | {"q": bad["q"][kept], "h": h[kept]}
+    solution = torchqp.solve_qp(**bad)
+    assert solution.status.tolist() == [0, 0, 0, 2, 0]
+    weights = testing.cotangents(solution, 1)
+    _, grads = testing.pullback(torchqp.solve_qp, bad, weights, backward=mode)
+    weights = {k: w[kept] for k, w in weights.items()}
+    _, clean = testing.pullback(torchqp.solve_qp, good, weights, backward=mode)
+    for name in ("Q", "G"):
+        assert testing.relative_error(grads[name], clean[name]) <= 1e-13, name
+
+
 @pytest.mark.filterwarnings("ignore:Anomaly Detection has been enabled:UserWarning")
 def test_masked_losses_are_clean_under_anomaly_detection() -> None:
     problem, expected, failed = mixed_batch(D)

@@ -69,6 +69,18 @@ TEST(Certificate, ContradictoryRowsAreProvedDownToSmallGaps) {
   }
 }
 
+TEST(Certificate, ContradictoryEqualitiesAreProvedDownToSmallGaps) {
+  for (double gap : {1e-3, 1e-4, 1e-5, 1e-6}) {
+    // Of two equalities, and of one with a row.
+    const auto equal = rows_problem(3, {1.3, -0.7, 0.4, 1.3, -0.7, 0.4}, {}, {}, {0.5, 0.5 + gap});
+    EXPECT_EQ(judge(equal).status, kInfeasible) << gap;
+    EXPECT_LE(judge(equal).error, 1e-6) << gap;
+    const auto row = rows_problem(3, {1.3, -0.7, 0.4, 1.3, -0.7, 0.4}, {}, {0.5 - gap}, {0.5});
+    EXPECT_EQ(judge(row).status, kInfeasible) << gap;
+    EXPECT_LE(judge(row).error, 1e-6) << gap;
+  }
+}
+
 TEST(Certificate, GapsBelowTheTolerancesNeedTighterOnes) {
   Settings tight;
   tight.eps_abs = tight.eps_rel = 1e-13;

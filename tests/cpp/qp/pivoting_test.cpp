@@ -103,6 +103,37 @@ TEST(DualSchur, TheFactorFromTheDataHasTheBitsOfTheOneFromT) {
   EXPECT_GT(compared, 100u);
 }
 
+TEST(DualForm, StartsFromTheSolutionWithoutRows) {
+  int equalities = 0;
+  for (const support::Family& family : dual_families()) {
+    const Prepared4 problem(support::random_batch<double>(family, 4, 74));
+    const support::QpBatch<double>& batch = problem.batch;
+    const Data<P>& data = problem.solver.data;
+    const P* z = problem.solver.it.z;
+    const int n = family.n;
+    for (int w = 0; w < 4; ++w) {
+      for (int i = 0; i < family.p; ++i, ++equalities) {
+        double sum = -batch.b[w * family.p + i];
+        for (int j = 0; j < n; ++j) sum += batch.A[(w * family.p + i) * n + j] * get(z[j], w);
+        EXPECT_NEAR(sum, 0, 1e-10) << family.name;
+      }
+      for (int i = 0; i < n; ++i) {
+        double slope = batch.q[w * n + i];
+        for (int j = 0; j < n; ++j) slope += get(data.Q[i * data.shape.np + j], w) * get(z[j], w);
+        for (int j = 0; j < family.p; ++j)
+          slope += batch.A[(w * family.p + j) * n + i] * get(problem.solver.it.nu[j], w);
+        EXPECT_NEAR(slope, 0, 1e-10) << family.name;
+      }
+      for (int i = 0; i < family.m; ++i) {  // of the scaled rows
+        double sum = 0;
+        for (int j = 0; j < n; ++j) sum += get(data.G[i * data.shape.np + j], w) * get(z[j], w);
+        EXPECT_NEAR(get(problem.solver.dual.y0[i], w), sum, 1e-10) << family.name;
+      }
+    }
+  }
+  EXPECT_GT(equalities, 0);
+}
+
 TEST(Pivoting, EndsWhereNoRowIsInError) {
   ASSERT_GE(dual_families().size(), 2u);
   for (const support::Family& family : dual_families()) {
