@@ -11,7 +11,8 @@ target_include_directories(torchqp_arithmetic INTERFACE "${PROJECT_SOURCE_DIR}/c
 set(TORCHQP_SIMD_LEVELS baseline)
 set(TORCHQP_FLAGS_baseline "")
 if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64|amd64)$")
-  if(NOT TORCHQP_SANITIZE)  # the levels share their source, and one takes minutes instrumented
+  # Instrumented, one level takes minutes, and they share their source.
+  if(NOT TORCHQP_SANITIZE AND NOT TORCHQP_ONE_LEVEL)
     list(APPEND TORCHQP_SIMD_LEVELS avx2 avx512)
   endif()
   set(TORCHQP_FLAGS_avx2 -mavx2 -mfma)

@@ -8,6 +8,7 @@
 #include "cpu/pack_io.hpp"
 #include "qp/adjoint.hpp"
 #include "qp/member_order.hpp"
+#include "qp/written.hpp"
 
 namespace torchqp::cpu {
 TORCHQP_BEGIN_ISA_NAMESPACE
@@ -46,13 +47,15 @@ void write_members(const qp::Solver<Scalar>& solver, const ProblemBatch<T>& prob
   const qp::Result<Scalar>& result = solver.result;
   const Scalar zero = broadcast<Scalar>(0);
   const Scalar nan = broadcast<Scalar>(std::numeric_limits<double>::quiet_NaN());
-  const auto solved = result.status[0] <= broadcast<Scalar>(1);
+  const auto held = qp::held_by<T>(s, result);
+  const Scalar ended = qp::written_status(result, held);
+  const auto solved = ended <= broadcast<Scalar>(1);
   auto shown = solved;
   if (settings.best_iterate) {
     const auto is = [&](Status status) {
-      return result.status[0] == broadcast<Scalar>(static_cast<int>(status));
+      return ended == broadcast<Scalar>(static_cast<int>(status));
     };
-    shown = negate(either(is(Status::kInvalidInput), is(Status::kNotConvex)));
+    shown = both(held, negate(either(is(Status::kInvalidInput), is(Status::kNotConvex))));
   }
   const auto write = [&](T* to, int size, const auto& value) {
     if (to == nullptr || size == 0) return;
@@ -77,7 +80,7 @@ void write_members(const qp::Solver<Scalar>& solver, const ProblemBatch<T>& prob
       out.active[member * sides + i] =
           holds ? static_cast<int8_t>(get(result.active[at], w)) : int8_t{0};
     }
-    out.status[member] = static_cast<int32_t>(get(result.status[0], w));
+    out.status[member] = static_cast<int32_t>(get(ended, w));
     out.iterations[member] = static_cast<int32_t>(get(result.iterations[0], w));
     for (int i = 0; i < 4; ++i)
       out.residuals[member * 4 + i] = static_cast<T>(get(result.residuals[i], w));

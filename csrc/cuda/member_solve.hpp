@@ -5,6 +5,7 @@
 #include "cuda/member_io.hpp"
 #include "qp/member_order.hpp"
 #include "qp/saved_factor.hpp"
+#include "qp/written.hpp"
 
 namespace torchqp::cuda {
 TORCHQP_BEGIN_ISA_NAMESPACE
@@ -81,10 +82,12 @@ struct MemberSolver {
     const qp::Result<Scalar>& result = solver.result;
     const Scalar zero = broadcast<Scalar>(0);
     const T nan = std::numeric_limits<T>::quiet_NaN();
-    const auto status = static_cast<Status>(static_cast<int32_t>(result.status[0]));
+    const bool held = qp::held_by<T>(s, result);
+    const Scalar ended = qp::written_status(result, held);
+    const auto status = static_cast<Status>(static_cast<int32_t>(ended));
     const bool solved = is_solved(status);
     const bool shown = solver.settings.best_iterate
-                           ? status != Status::kInvalidInput && status != Status::kNotConvex
+                           ? held && status != Status::kInvalidInput && status != Status::kNotConvex
                            : solved;
     const auto put = [&](T* to, int size, const auto& value) {
       if (to == nullptr) return;

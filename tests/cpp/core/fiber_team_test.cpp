@@ -212,7 +212,7 @@ TEST(FiberTeamDeathTest, AStackOverflowHitsTheGuardPage) {
       "");
 }
 
-#if !defined(__SANITIZE_ADDRESS__)
+#if !defined(TORCHQP_ADDRESS_SANITIZER)
 TEST(Scratch, NoticesAWriteOutsideABlock) {
   Scratch scratch;
   double* block = scratch.get<double>(3);
@@ -221,6 +221,13 @@ TEST(Scratch, NoticesAWriteOutsideABlock) {
   EXPECT_TRUE(scratch.intact());
   block[3] = 1;
   EXPECT_FALSE(scratch.intact());
+}
+#else
+TEST(ScratchDeathTest, AReadOutsideABlockIsFatal) {
+  Scratch scratch;
+  volatile double* block = scratch.get<double>(3);
+  EXPECT_DEATH((void)block[3], "use-after-poison");
+  EXPECT_DEATH((void)block[-1], "use-after-poison");
 }
 #endif
 

@@ -465,11 +465,5 @@ TYPED_TEST(SolveBatch, AWarmStartFromTheSolutionIsQuick) {
   }
 }
 
-TEST(PackWidth, IsAPowerOfTwoAndFloatsAreTwiceAsMany) {
-  const int width = pack_width<double>();
-  EXPECT_TRUE(width == 2 || width == 4 || width == 8) << width;
-  EXPECT_EQ(pack_width<float>(), 2 * width);
-}
-
 }  // namespace
 }  // namespace torchqp::cpu

@@ -267,7 +267,8 @@ void run(Bytes& bytes) {
       return std::all_of(from, from + count, [](T x) { return std::isfinite(x); });
     };
     if (!finite(z.data() + i * n, n) || !finite(nu.data() + i * p, p) ||
-        !finite(lam.data() + i * m, m))
+        !finite(lam.data() + i * m, m) || (dims.lb && !finite(lam_lb.data() + i * n, n)) ||
+        (dims.ub && !finite(lam_ub.data() + i * n, n)))
       fail("status 0 and not finite");
     const long double error = residual(
         batch, i, z.data() + i * n, nu.data() + i * p, lam.data() + i * m,

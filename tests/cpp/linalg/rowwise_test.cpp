@@ -193,7 +193,7 @@ TYPED_TEST(Rowwise, MultiplyBoth) {
 }
 
 TYPED_TEST(Rowwise, MultiplySymmetricByHalves) {
-  // What multiply_symmetric does with matrices too large to be tested here.
+  // What multiply_symmetric does with matrices larger than a cache.
   if constexpr (!rowwise_v<SerialTeam, TypeParam>) {
     GTEST_SKIP() << "this level computes in tiles";
   } else {
@@ -211,6 +211,33 @@ TYPED_TEST(Rowwise, MultiplySymmetricByHalves) {
       EXPECT_TRUE(scratch.intact());
       ASSERT_TRUE(support::same_bits(std::vector<TypeParam>(out, out + n), expected[0])) << n;
     });
+  }
+}
+
+TYPED_TEST(Rowwise, MultiplySymmetricOfMoreThanACacheIsMultiply) {
+  const int n = 1030;  // singles fill four MiB, whose half is read, doubles twice as much
+  const Problems<TypeParam> A = {random_symmetric<TypeParam>(n, 83, false)[0]};
+  const Problems<TypeParam> x = {random_entries<TypeParam>(n, 84)[0]};
+  const support::SerialLaunch serial;
+  const auto symmetric = run_multiply_symmetric<TypeParam>(serial, A, x, n);
+  const auto expected = run_multiply<Into::kReplace, TypeParam>(serial, false, A, x, {}, n, n);
+  EXPECT_TRUE(support::same_bits(symmetric[0], expected[0]));
+}
+
+TYPED_TEST(Rowwise, ProductsWithAMatrixWithoutRowsAreZero) {
+  const support::SerialLaunch serial;
+  for (int cols : {1, 4, 13, 40}) {
+    const Problems<TypeParam> none(1), x = {random_entries<TypeParam>(cols, 85)[0]};
+    const std::vector<TypeParam> zeros(cols, TypeParam(0)), &added = x[0];
+    EXPECT_TRUE(support::same_bits(
+        run_multiply<Into::kReplace, TypeParam>(serial, true, none, none, {}, 0, cols)[0], zeros))
+        << cols;
+    EXPECT_TRUE(support::same_bits(
+        run_multiply<Into::kAdd, TypeParam>(serial, true, none, none, x, 0, cols)[0], added))
+        << cols;
+    EXPECT_TRUE(
+        support::same_bits(run_multiply_both<TypeParam>(serial, none, x, none, 0, cols)[0], zeros))
+        << cols;
   }
 }
 

@@ -15,12 +15,13 @@
 
 #include "core/team.hpp"
 #include "linalg/staged.hpp"
+#include "support/sanitizers.hpp"
 
 namespace torchqp::support {
 
 class FiberGrid;
 
-#if defined(__SANITIZE_THREAD__)
+#if defined(TORCHQP_THREAD_SANITIZER)
 inline constexpr bool kThreadSanitizer = true;
 #else
 inline constexpr bool kThreadSanitizer = false;

@@ -10,7 +10,9 @@
 #include <utility>
 #include <vector>
 
-#if defined(__SANITIZE_ADDRESS__)
+#include "support/sanitizers.hpp"
+
+#if defined(TORCHQP_ADDRESS_SANITIZER)
 #include <sanitizer/asan_interface.h>
 #endif
 
@@ -54,7 +56,7 @@ class Scratch {
     block.memory.reset(static_cast<unsigned char*>(std::aligned_alloc(64, block.capacity)));
     std::memset(block.memory.get(), kCanary, block.capacity);
     poison(reinterpret_cast<T*>(block.memory.get() + kGuard), block.bytes / sizeof(T));
-#if defined(__SANITIZE_ADDRESS__)
+#if defined(TORCHQP_ADDRESS_SANITIZER)
     ASAN_POISON_MEMORY_REGION(block.memory.get(), kGuard);
     unsigned char* end = block.memory.get() + kGuard + block.bytes;
     ASAN_POISON_MEMORY_REGION(end, block.capacity - kGuard - block.bytes);
@@ -96,7 +98,7 @@ class Scratch {
   };
 
   static void set_guards_addressable([[maybe_unused]] const Block& block) {
-#if defined(__SANITIZE_ADDRESS__)
+#if defined(TORCHQP_ADDRESS_SANITIZER)
     ASAN_UNPOISON_MEMORY_REGION(block.memory.get(), block.capacity);
 #endif
   }
