@@ -13,6 +13,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -29,6 +30,9 @@ TORCH = "torch==2.11.*"
 # What the CUDA code is compiled for, where there is nvcc: each takes minutes, and without a GPU too
 # that it compiles without a warning is a test.
 GPUS = "8.0;9.0"
+
+# What fixes the arithmetic in every program that compiles the solver: as in csrc/cmake/core.cmake.
+ARITHMETIC = ("-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math")
 
 # Runs inside the environment: Python 3.10 has no tomllib, but its pip carries the same parser.
 READ_REQUIREMENTS = """
@@ -80,6 +84,22 @@ def build_in_place(python: Path, options: str, log: IO[str], **variables: str) -
     command = [python, "setup.py", "-q", "build_ext", "--inplace"]
     env = {**os.environ, "CMAKE_ARGS": given, **variables}
     _run(*command, env=env, stdout=log, stderr=subprocess.STDOUT)
+
+
+def clang() -> Path | None:
+    """A clang++: CXX where that is one, else the first of PATH."""
+    names = (os.environ.get("CXX", ""), "clang++", *(f"clang++-{v}" for v in range(20, 13, -1)))
+    return next((Path(p) for n in names if "clang" in n and (p := shutil.which(n))), None)
+
+
+def build_core_tests(tree: Path, compiler: Path, options: list[str], *targets: str) -> None:
+    """Builds the C++ tests without torch and CUDA in ``tree``; ``options`` are CMake's."""
+    cmake = environment("test").parent / "cmake"
+    kept = ("BUILD_PYTHON=OFF", "BUILD_TESTS=ON", "CUDA=OFF")
+    chosen = [f"-DTORCHQP_{option}" for option in kept] + options
+    _run(cmake, "-S", ROOT, "-B", tree, *chosen, env={**os.environ, "CXX": str(compiler)})
+    only = ["--target", *targets] if targets else []
+    _run(cmake, "--build", tree, "-j", str(os.cpu_count() or 1), *only)
 
 
 def count(results: Path) -> dict[str, int]:

@@ -6,7 +6,6 @@ if(TORCHQP_SANITIZE)
                       -fno-omit-frame-pointer -O1)
   add_link_options(-fsanitize=${TORCHQP_SANITIZE})
   if(TORCHQP_SANITIZE MATCHES "integer")
-    # Random generators and hashes of the standard library wrap around on purpose.
     add_compile_options("-fsanitize-ignorelist=${CMAKE_CURRENT_LIST_DIR}/integer_ignorelist.txt")
   endif()
 endif()

@@ -1,4 +1,5 @@
-// Picks the instruction-set level once and forwards to it.
+// Picks the instruction-set level once and forwards to it. TORCHQP_HAS_AVX2 and TORCHQP_HAS_AVX512 say
+// which levels were compiled beside the least one (csrc/cmake/core.cmake).
 
 #include "cpu/kernel_table.hpp"
 #include "cpu/kkt_batch.hpp"

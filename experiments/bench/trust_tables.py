@@ -17,15 +17,17 @@ def _solvers(record: Record) -> list[str]:
 def _totals(record: Record) -> str:
     """How many problems each solver says to have solved, and has, by what is asked."""
     rows = []
-    solvers, padded = _solvers(record), record.get("padded", {})
+    solvers, padded = _solvers(record), record.get("padded")
     for collection, by_solver in record["totals"].items():
         kinds = [kind for kind in next(iter(by_solver.values())) if kind != "of"]
         for kind in kinds:
             total = next(iter(by_solver.values()))["of"]
             cells = [str(by_solver[name][kind]) for name in solvers]
-            cells.append(str(padded[collection][kind]) if collection in padded else "")
+            if padded:
+                cells.append(str(padded[collection][kind]))
             rows.append([f"{collection}, {total}: {kind}", *cells])
-    return table(["problems", *solvers, "torchqp, all in one padded batch"], rows)
+    batch = ["torchqp, all in one padded batch"] if padded else []
+    return table(["problems", *solvers, *batch], rows)
 
 
 def _cell(row: Record) -> str:

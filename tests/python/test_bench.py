@@ -3,7 +3,6 @@
 import json
 import math
 import os
-import sys
 import warnings
 from pathlib import Path
 
@@ -11,11 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
-
-import torchqp  # noqa: E402
-from experiments.bench import (  # noqa: E402
+import torchqp
+from experiments.bench import (
     accuracy,
     figures,
     large,
@@ -31,10 +27,10 @@ from experiments.bench import (  # noqa: E402
     tables,
     timing,
 )
-from experiments.bench.adapters import ADAPTERS, DEFAULT_LAYERS  # noqa: E402
-from experiments.bench.layer import Size  # noqa: E402
-from experiments.bench.measure import COLUMNS, available  # noqa: E402
-from experiments.bench.problems import (  # noqa: E402
+from experiments.bench.adapters import ADAPTERS, DEFAULT_LAYERS
+from experiments.bench.layer import Size
+from experiments.bench.measure import COLUMNS, available
+from experiments.bench.problems import (
     PARAMETERS,
     Problem,
     gradient_errors,

@@ -4,17 +4,13 @@ import importlib.util
 import json
 import math
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
-
-import torchqp  # noqa: E402
-from experiments.bench import (  # noqa: E402
+import torchqp
+from experiments.bench import (
     figures,
     gpu,
     gpu_measure,
@@ -23,9 +19,9 @@ from experiments.bench import (  # noqa: E402
     tables,
     torch_ipm,
 )
-from experiments.bench.gpu_adapters import GROUPS, ROWS, of_group  # noqa: E402
-from experiments.bench.gpu_measure import COLUMNS, GpuCase, gpu_case  # noqa: E402
-from experiments.bench.problems import (  # noqa: E402
+from experiments.bench.gpu_adapters import GROUPS, ROWS, of_group
+from experiments.bench.gpu_measure import COLUMNS, GpuCase, gpu_case
+from experiments.bench.problems import (
     PARAMETERS,
     gradient_errors,
     kkt_parts,

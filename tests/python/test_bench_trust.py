@@ -1,23 +1,22 @@
 """The benchmark's hard problems and faults at their smallest."""
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
-
-from experiments.bench import fault_cases, faults, hard, tables, trust_tables  # noqa: E402
-from experiments.bench.fault_cases import CASES, Verdict  # noqa: E402
+from experiments.bench import fault_cases, faults, hard, tables, trust_tables
+from experiments.bench.fault_cases import CASES, Verdict
 
 
 def test_hard_problems_are_measured_and_counted(tmp_path: Path, capsys: object) -> None:
     out = tmp_path / "hard.json"
     names = ["--collections", "qp_misc", "--only", "DOCSLS", "GNAR0"]
-    hard.main([*names, "--solvers", "torchqp", "clarabel", "--rounds", "1", "--out", str(out)])
+    solvers = ["--solvers", "torchqp", "clarabel", "--padded"]
+    hard.main([*names, *solvers, "--rounds", "1", "--out", str(out)])
     record = json.loads(out.read_text())
+    assert record["padded"]["qp_misc"] == record["totals"]["qp_misc"]["torchqp"]
+    assert record["padded"]["qp_misc"]["value 1e-7"] == 2
     assert [case["case"] for case in record["cases"]] == ["qp_misc/DOCSLS", "qp_misc/GNAR0"]
     for case in record["cases"]:
         for row in case["solvers"].values():

@@ -1,7 +1,5 @@
 """The command tests/gpu and its driver, as far as they can be tried without a GPU."""
 
-import importlib.machinery
-import importlib.util
 import itertools
 import json
 import sys
@@ -9,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from commands import load
 
 from torchqp import testing
 
@@ -16,21 +15,8 @@ ROOT = Path(__file__).resolve().parents[2]
 TESTS = ROOT / "tests"
 
 
-def load(name, file):
-    """A script of tests/ as a module; one of them has no suffix."""
-    sys.path.insert(0, str(TESTS))
-    try:
-        loader = importlib.machinery.SourceFileLoader(name, str(TESTS / file))
-        module = importlib.util.module_from_spec(importlib.util.spec_from_loader(name, loader))
-        sys.modules[name] = module  # dataclasses look there
-        loader.exec_module(module)
-        return module
-    finally:
-        sys.path.remove(str(TESTS))
-
-
-command = load("gpu_command", "gpu")
-driver = load("gpu_driver", "gpu_driver.py")
+command = load("gpu")
+driver = load("gpu_driver.py")
 
 
 @pytest.fixture

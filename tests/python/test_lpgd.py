@@ -200,21 +200,25 @@ def test_zero_cotangent_gives_exactly_zero() -> None:
         assert float(grads["q"][1:].abs().max()) > 0.0
 
 
+def upper_where_lower_fails(problem: dict, weights: dict) -> dict:
+    """The upper side's gradients; the lower side's are zero, and the average falls back to them."""
+    results = {}
+    for side in ("lower", "upper", "average"):
+        mode = absolute(2.0, side)
+        _, results[side] = testing.pullback(torchqp.solve_qp, problem, weights, backward=mode)
+    for name in problem:
+        assert float(results["lower"][name].abs().max()) == 0.0, name
+        assert torch.equal(results["average"][name], results["upper"][name]), name
+    return results["upper"]
+
+
 def test_a_failed_side_falls_back_to_the_other_and_two_failed_ones_to_zero() -> None:
     """Min -z over z <= 1 is unbounded as soon as the perturbed cost points the other way."""
     one = torch.ones(1, dtype=D)
     problem = {"Q": torch.zeros(1, 1, dtype=D), "q": -one, "G": torch.eye(1, dtype=D), "h": one}
-    results = {}
-    for side in ("lower", "upper", "average"):
-        _, grads = testing.pullback(
-            torchqp.solve_qp, problem, {"z": one}, backward=absolute(2.0, side)
-        )
-        results[side] = grads
-    for name in problem:
-        assert float(results["lower"][name].abs().max()) == 0.0, name
-        assert torch.equal(results["average"][name], results["upper"][name]), name
-    # Upper: q - 2 = -3, lam moves from 1 to 3: grad_h = -(1 - 3) / 2.
-    assert float(results["upper"]["h"]) == pytest.approx(1.0, abs=1e-7)
+    upper = upper_where_lower_fails(problem, {"z": one})
+    # q - 2 = -3, lam moves from 1 to 3: grad_h = -(1 - 3) / 2.
+    assert float(upper["h"]) == pytest.approx(1.0, abs=1e-7)
 
 
 def test_an_infeasible_end_is_a_failed_one() -> None:
@@ -226,17 +230,9 @@ def test_an_infeasible_end_is_a_failed_one() -> None:
         "G": torch.tensor([[1.0], [-1.0]], dtype=D),
         "h": torch.tensor([1.0, 0.5], dtype=D),
     }
-    results = {}
-    for side in ("lower", "upper", "average"):
-        _, grads = testing.pullback(
-            torchqp.solve_qp, problem, {"lam": ones}, backward=absolute(2.0, side)
-        )
-        results[side] = grads
-    for name in problem:
-        assert float(results["lower"][name].abs().max()) == 0.0, name
-        assert torch.equal(results["average"][name], results["upper"][name]), name
-    # Upper: z moves from 1 to 2, where q asks for it: grad_q = (1 - 2) / 2.
-    assert float(results["upper"]["q"]) == pytest.approx(-0.5, abs=1e-7)
+    upper = upper_where_lower_fails(problem, {"lam": ones})
+    # z moves from 1 to 2, where q asks for it: grad_q = (1 - 2) / 2.
+    assert float(upper["q"]) == pytest.approx(-0.5, abs=1e-7)
 
 
 def test_shared_arguments_receive_the_sum() -> None:

@@ -1,26 +1,15 @@
 """The list of mutations: each still applies to its file, and what caught it is written down."""
 
-import importlib.machinery
-import importlib.util
 import re
 from collections import Counter
 from pathlib import Path
 
+from commands import load
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def command():
-    """tests/mutation/run as a module."""
-    path = ROOT / "tests" / "mutation" / "run"
-    loader = importlib.machinery.SourceFileLoader("mutation_run", str(path))
-    module = importlib.util.module_from_spec(
-        importlib.util.spec_from_loader("mutation_run", loader)
-    )
-    loader.exec_module(module)
-    return module
-
-
-MUTATIONS = command().load()
+MUTATIONS = load("mutation/run").load()
 
 
 def test_every_mutation_changes_one_line_that_stands_once():

@@ -1,14 +1,9 @@
 """Proofs: every member of status 2 or 3 has one, and the data say so."""
 
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 from contract import INF, NAN, D, tensor
 from test_infeasible import near
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 
 import torchqp
 from experiments.bench import hard_problems

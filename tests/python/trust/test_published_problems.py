@@ -1,6 +1,5 @@
 """Maros-Meszaros, NETLIB, free-for-all and PGLib: solved, right, and the same in one batch."""
 
-import sys
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -9,13 +8,10 @@ import pytest
 import torch
 from contract import D
 
-ROOT = Path(__file__).resolve().parents[3]
-sys.path.insert(0, str(ROOT))
-
-import torchqp  # noqa: E402
-from experiments.bench import hard_problems  # noqa: E402
-from experiments.bench.hard_problems import absolute_residuals, load, names  # noqa: E402
-from torchqp import Status, testing  # noqa: E402
+import torchqp
+from experiments.bench import hard_problems
+from experiments.bench.hard_problems import absolute_residuals, load, names
+from torchqp import Status, testing
 
 SIZES = {"maros_meszaros": 48, "netlib_lp": 30, "qp_misc": 7}
 EVERY = [(c, name) for c in SIZES for name in names(c)]
