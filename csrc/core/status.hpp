@@ -13,7 +13,8 @@ enum class Status : int32_t {
   kDualInfeasible =
       3,  ///< the objective is unbounded below on the constraints; the direction found proves it
   kMaxIterations = 4,   ///< the iteration limit came first; raise max_iter or rescale the problem
-  kNumericalError = 5,  ///< arithmetic broke down before any usable iterate
+  kNumericalError = 5,  ///< arithmetic broke down before any usable iterate, or a float cannot hold
+                        ///< the solution
   kInvalidInput = 6,    ///< NaN or infinite data, or a lower bound above its upper bound
   kNotConvex = 7,       ///< Q has a negative eigenvalue
 };

@@ -66,7 +66,8 @@ _TEXTS = {
         "raise Settings.max_iter, loosen the tolerances, or rescale the problem",
     ),
     Status.NUMERICAL_ERROR: (
-        "arithmetic broke down before any usable iterate" + _FAILED,
+        "arithmetic broke down before any usable iterate, or float32 cannot hold the solution"
+        + _FAILED,
         "use float64, rescale the problem, remove nearly dependent rows",
     ),
     Status.INVALID_INPUT: (
