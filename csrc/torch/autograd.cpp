@@ -1,4 +1,5 @@
-// The derivative of solve for LibTorch programs: two autograd Functions over the two operators.
+// The exact derivative of solve: two autograd Functions over the operators, for LibTorch programs and,
+// as the operator solve_exact, for plain eager calls in Python.
 //
 // With d = kkt_solve(g), the gradients of solve are those of the Lagrangian's mixed derivatives
 // (OptNet, eq. 7 and 8, in the symmetric form on the active set):
@@ -23,7 +24,9 @@
 #include <ATen/ops/matmul.h>
 #include <ATen/ops/where.h>
 #include <ATen/ops/zeros.h>
+#include <c10/core/impl/LocalDispatchKeySet.h>
 #include <torch/csrc/autograd/custom_function.h>
+#include <torch/library.h>
 
 #include <array>
 #include <string_view>
@@ -32,11 +35,12 @@
 #include <vector>
 
 #include "core/status.hpp"
+#include "torch/backward_watch.hpp"
+#include "torch/outer_products.hpp"
 
 namespace torchqp {
-namespace {
+namespace torch_ops {
 
-using at::Tensor;
 using OptionalTensor = std::optional<Tensor>;
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
@@ -51,33 +55,43 @@ using SolveSchema = SolveOutputs(const Tensor&, const Tensor&, const OptionalTen
                                  const OptionalTensor&, const OptionalTensor&,
                                  const OptionalTensor&, bool, std::string_view,
                                  at::ArrayRef<double>, double, double, int64_t, bool, bool, bool);
-using KktSchema = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor>(
-    const Tensor&, const OptionalTensor&, const OptionalTensor&, const Tensor&, const Tensor&,
-    const OptionalTensor&, const Tensor&, const OptionalTensor&, const OptionalTensor&,
-    const OptionalTensor&, bool);
+using KktOutputs = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor>;
+using KktSchema = KktOutputs(const Tensor&, const OptionalTensor&, const OptionalTensor&,
+                             const Tensor&, const Tensor&, const OptionalTensor&, const Tensor&,
+                             const OptionalTensor&, const OptionalTensor&, const OptionalTensor&,
+                             bool);
 using Gradients = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor>;
 using GradientsSchema = Gradients(const Tensor&, const Tensor&, const Tensor&, const Tensor&,
                                   const Tensor&, const Tensor&, const OptionalTensor&,
                                   const OptionalTensor&, const Tensor&, const Tensor&,
                                   std::array<bool, 8>, bool);
 
-/// The differentiable arguments of solve, in the order of its schema.
-enum : size_t { kQ, kq, kG, kHLower, kH, kA, kB, kLb, kUb };
-constexpr std::array<const char*, 9> kNames = {"Q", "q", "G", "h_lower", "h", "A", "b", "lb", "ub"};
+template <class Schema>
+c10::TypedOperatorHandle<Schema> operator_named(const char* name) {
+  return c10::Dispatcher::singleton().findSchemaOrThrow(name, "").typed<Schema>();
+}
 
-struct Arguments {
-  Tensor Q, q;
-  OptionalTensor G, h_lower, h, A, b, lb, ub;
+/// The differentiable arguments of solve, in the order of its schema.
+enum : size_t { kQ, kq, kG, kHLower, kH, kA, kB, kLb, kUb, kParameters };
+
+/// What a derivative holds constant.
+struct Fixed {
+  OptionalTensor z0 = {}, nu0 = {}, lam0 = {}, lam_lb0 = {}, lam_ub0 = {};
   bool diagonal;
+  double eps_abs, eps_rel;
+  int64_t max_iter;
+  bool polish, best_iterate;
 };
 
-SolveOutputs call_solve(const Arguments& a, const Settings& settings, bool save_factor) {
-  static const auto op =
-      c10::Dispatcher::singleton().findSchemaOrThrow("torchqp::solve", "").typed<SolveSchema>();
-  const OptionalTensor none;
-  return op.call(a.Q, a.q, a.G, a.h_lower, a.h, a.A, a.b, a.lb, a.ub, none, none, none, none, none,
-                 a.diagonal, "kkt", {}, settings.eps_abs, settings.eps_rel, settings.max_iter,
-                 settings.polish, settings.best_iterate, save_factor);
+SolveOutputs call_solve(const Tensor& Q, const Tensor& q, const OptionalTensor& G,
+                        const OptionalTensor& h_lower, const OptionalTensor& h,
+                        const OptionalTensor& A, const OptionalTensor& b, const OptionalTensor& lb,
+                        const OptionalTensor& ub, const Fixed& fixed, bool save_factor) {
+  static const auto op = operator_named<SolveSchema>("torchqp::solve");
+  const at::AutoDispatchBelowADInplaceOrView guard;
+  return op.call(Q, q, G, h_lower, h, A, b, lb, ub, fixed.z0, fixed.nu0, fixed.lam0, fixed.lam_lb0,
+                 fixed.lam_ub0, fixed.diagonal, "kkt", {}, fixed.eps_abs, fixed.eps_rel,
+                 fixed.max_iter, fixed.polish, fixed.best_iterate, save_factor);
 }
 
 /// An undefined tensor is how autograd says "absent".
@@ -94,49 +108,10 @@ Tensor plus(const Tensor& a, const Tensor& b) {
   return b.defined() ? a + b : a;
 }
 
-/// The sum of u v' over the batch dimensions that an argument of shape `shape` shares.
-///
-///   u      [*, r]
-///   v      [*, c]
-///   shape  [.., r, c], leading dimensions that broadcast to [*]; also the result's
-///
-/// One matrix product whose inner dimension is the summed part of the batch.
-Tensor sum_of_outer(const Tensor& u, const Tensor& v, at::IntArrayRef shape) {
-  const int64_t ndim = u.dim() - 1;
-  const int64_t skipped = ndim - (static_cast<int64_t>(shape.size()) - 2);
-  std::vector<int64_t> kept, summed, kept_sizes;
-  int64_t terms = 1;
-  for (int64_t d = 0; d < ndim; ++d) {
-    const bool shared = d < skipped || shape[d - skipped] != u.size(d);
-    (shared ? summed : kept).push_back(d);
-    if (shared) {
-      terms *= u.size(d);
-    } else {
-      kept_sizes.push_back(u.size(d));
-    }
-  }
-  std::vector<int64_t> order = kept;
-  order.insert(order.end(), summed.begin(), summed.end());
-  order.push_back(ndim);
-  const auto stacked = [&](const Tensor& vectors) {
-    std::vector<int64_t> sizes = kept_sizes;
-    sizes.insert(sizes.end(), {terms, vectors.size(ndim)});
-    return vectors.permute(order).reshape(sizes);
-  };
-  return at::matmul(stacked(u).mT(), stacked(v)).reshape(shape);
-}
-
-/// The gradient of Q: the symmetric part of the sum of u v', or the sum of u * v for a diagonal.
-Tensor gradient_of_Q(const Tensor& u, const Tensor& v, at::IntArrayRef shape, bool diagonal) {
-  if (diagonal) return at::sum_to(u * v, shape);
-  const Tensor outer = sum_of_outer(u, v, shape);
-  return (outer + outer.mT()) / 2;
-}
-
-/// The gradient of G or A, whose rows have the multipliers y: the sum of d_y z' + y d_z'.
-Tensor gradient_of_rows(const Tensor& d_y, const Tensor& z, const Tensor& y, const Tensor& d_z,
-                        at::IntArrayRef shape) {
-  return sum_of_outer(d_y, z, shape) + sum_of_outer(y, d_z, shape);
+/// Whether a transform of torch.func is at work, as when a backward pass takes many cotangents at
+/// once.
+bool transforms() {
+  return c10::impl::tls_is_dispatch_key_included(c10::DispatchKey::FuncTorchDynamicLayerFrontMode);
 }
 
 /// Which gradients the caller wants, asked in the order of the arguments; absent ones have no edge.
@@ -152,25 +127,23 @@ class Wanted {
 
 /// d = -K^-1 g as a function of Q, G, A and g.
 struct KktFunction : torch::autograd::Function<KktFunction> {
+  /// Returns the outputs of the operator.
   static variable_list forward(AutogradContext* ctx, const Tensor& Q, const OptionalTensor& G,
                                const OptionalTensor& A, const OptionalTensor& g_z,
                                const OptionalTensor& g_nu, const OptionalTensor& g_lam,
                                const OptionalTensor& g_bound, const OptionalTensor& active,
                                const OptionalTensor& status, const OptionalTensor& factor,
                                bool diagonal) {
-    static const auto op =
-        c10::Dispatcher::singleton().findSchemaOrThrow("torchqp::kkt_solve", "").typed<KktSchema>();
-    const at::AutoDispatchBelowADInplaceOrView guard;
-    const auto out =
-        op.call(Q, G, A, *active, *status, factor, *g_z, g_nu, g_lam, g_bound, diagonal);
-    const auto& [d_z, d_nu, d_lam, d_bound, info] = out;
+    const auto [d_z, d_nu, d_lam, d_bound, info] =
+        call(Q, G, A, *active, *status, factor, *g_z, g_nu, g_lam, g_bound, diagonal);
     ctx->set_materialize_grads(false);
+    ctx->mark_non_differentiable({info});
     ctx->save_for_backward({Q, G.value_or(Tensor()), A.value_or(Tensor()), *active, *status,
                             factor.value_or(Tensor()), d_z, d_nu, d_lam});
     ctx->saved_data["diagonal"] = diagonal;
     ctx->saved_data["given"] =
         std::vector<bool>{g_nu.has_value(), g_lam.has_value(), g_bound.has_value()};
-    return {d_z, d_nu, d_lam, d_bound};
+    return {d_z, d_nu, d_lam, d_bound, info};
   }
 
   /// With u = kkt_solve(w): d'd(w) = u'(dg + dK d), hence grad_g = u and the symmetric products
@@ -181,6 +154,7 @@ struct KktFunction : torch::autograd::Function<KktFunction> {
                  &d_lam = saved[8];
     const bool diagonal = ctx->saved_data["diagonal"].toBool();
     const auto given = ctx->saved_data["given"].toBoolList();
+    const c10::impl::ExcludeDispatchKeyGuard full_precision(c10::autocast_dispatch_keyset);
     const Tensor w_z = w[0].defined() ? w[0] : at::zeros(d_z.sizes(), d_z.options());
     const variable_list u = apply(Q, optional(G), optional(A), OptionalTensor(w_z), optional(w[1]),
                                   optional(w[2]), optional(w[3]), OptionalTensor(saved[3]),
@@ -196,144 +170,186 @@ struct KktFunction : torch::autograd::Function<KktFunction> {
     }
     return grads;
   }
+
+  /// The operator alone.
+  static KktOutputs call(const Tensor& Q, const OptionalTensor& G, const OptionalTensor& A,
+                         const Tensor& active, const Tensor& status, const OptionalTensor& factor,
+                         const Tensor& g_z, const OptionalTensor& g_nu, const OptionalTensor& g_lam,
+                         const OptionalTensor& g_bound, bool diagonal) {
+    static const auto op = operator_named<KktSchema>("torchqp::kkt_solve");
+    const at::AutoDispatchBelowADInplaceOrView guard;
+    return op.call(Q, G, A, active, status, factor, g_z, g_nu, g_lam, g_bound, diagonal);
+  }
 };
 
-/// The solution as a function of all arguments. Returns the outputs of the operator without
-/// `factor`.
-struct SolveFunction : torch::autograd::Function<SolveFunction> {
+/// What the derivative of a solve keeps beside its tensors.
+struct Kept : torch::CustomClassHolder {
+  bool diagonal;
+  std::array<std::optional<c10::DimVector>, kParameters> shapes;  // of the parameters
+};
+
+/// One solve as its derivative reads it.
+class Solved {
+ public:
+  explicit Solved(AutogradContext* ctx)
+      : saved_(ctx->get_saved_variables()),
+        kept_(ctx->saved_data["kept"].toCapsule()),
+        diagonal(kept().diagonal) {
+    Wanted wanted(ctx);
+    for (size_t i = 0; i < kParameters; ++i) wants[i] = wanted.next(present(i));
+  }
+
+  bool present(size_t i) const { return kept().shapes[i].has_value(); }
+  at::IntArrayRef shape(size_t i) const { return *kept().shapes[i]; }
+  /// Whether every member has a parameter of its own.
+  bool is_batched(size_t i) const {
+    const size_t core = i == kG || i == kA || (i == kQ && !diagonal) ? 2 : 1;
+    return shape(i).slice(0, shape(i).size() - core) == z.sizes().slice(0, z.dim() - 1);
+  }
+  /// Where a member was solved, [*, 1].
+  Tensor solved() const {
+    return status.le(static_cast<int>(Status::kSolvedInaccurate)).unsqueeze(-1);
+  }
+  Tensor active_rows() const { return active.narrow(-1, 0, lam.size(-1)); }
+  /// Undefined without bounds.
+  Tensor active_bounds() const {
+    const int64_t m = lam.size(-1), n = z.size(-1);
+    return active.size(-1) == m ? Tensor() : active.narrow(-1, m, n);
+  }
+
+ private:
+  const Kept& kept() const { return static_cast<const Kept&>(*kept_); }
+
+  variable_list saved_;
+  c10::intrusive_ptr<torch::CustomClassHolder> kept_;
+
+ public:
+  const Tensor &Q = saved_[0], &G = saved_[1], &A = saved_[2], &z = saved_[3], &nu = saved_[4],
+               &lam = saved_[5], &active = saved_[6], &status = saved_[7], &factor = saved_[8];
+  const bool diagonal;
+  std::array<bool, kParameters> wants;
+};
+
+/// The solution as a function of all parameters.
+struct ExactSolve : torch::autograd::Function<ExactSolve> {
+  /// Returns the outputs of the operator from z to residuals.
   static variable_list forward(AutogradContext* ctx, const Tensor& Q, const Tensor& q,
                                const OptionalTensor& G, const OptionalTensor& h_lower,
                                const OptionalTensor& h, const OptionalTensor& A,
                                const OptionalTensor& b, const OptionalTensor& lb,
-                               const OptionalTensor& ub, const Settings& settings, bool diagonal) {
-    const at::AutoDispatchBelowADInplaceOrView guard;
+                               const OptionalTensor& ub, const Fixed& fixed) {
     const auto [z, nu, lam, lam_lb, lam_ub, slack, status, iterations, residuals, active, factor] =
-        call_solve({Q, q, G, h_lower, h, A, b, lb, ub, diagonal}, settings, /*save_factor=*/true);
+        call_solve(Q, q, G, h_lower, h, A, b, lb, ub, fixed, /*save_factor=*/true);
     ctx->set_materialize_grads(false);
     ctx->mark_non_differentiable({status, iterations, residuals});
     ctx->save_for_backward(
         {Q, G.value_or(Tensor()), A.value_or(Tensor()), z, nu, lam, active, status, factor});
-    ctx->saved_data["diagonal"] = diagonal;
-    const OptionalTensor given[] = {Q, q, G, h_lower, h, A, b, lb, ub};
-    for (size_t i = 0; i < kNames.size(); ++i) {
-      if (given[i].has_value()) ctx->saved_data[kNames[i]] = given[i]->sizes().vec();
+    auto kept = c10::make_intrusive<Kept>();
+    kept->diagonal = fixed.diagonal;
+    const OptionalTensor* optional[] = {&G, &h_lower, &h, &A, &b, &lb, &ub};
+    kept->shapes[kQ] = Q.sizes();
+    kept->shapes[kq] = q.sizes();
+    for (size_t i = kG; i < kParameters; ++i) {
+      const OptionalTensor& given = *optional[i - kG];
+      if (given.has_value()) kept->shapes[i] = given->sizes();
     }
+    ctx->saved_data["kept"] = c10::IValue::make_capsule(std::move(kept));
     return {z, nu, lam, lam_lb, lam_ub, slack, status, iterations, residuals};
   }
 
   static variable_list backward(AutogradContext* ctx, const variable_list& g) {
-    const variable_list saved = ctx->get_saved_variables();
-    const Tensor &Q = saved[0], &G = saved[1], &A = saved[2], &active = saved[6],
-                 &status = saved[7];
-    const bool diagonal = ctx->saved_data["diagonal"].toBool();
-    const int64_t n = saved[3].size(-1), m = saved[5].size(-1);
-    const Tensor solved = status.le(static_cast<int>(Status::kSolvedInaccurate)).unsqueeze(-1);
-    const bool bounds = active.size(-1) != m;
-    const Tensor sides = bounds ? active.narrow(-1, m, n) : Tensor();
-
+    const Solved s(ctx);
+    const c10::impl::ExcludeDispatchKeyGuard full_precision(c10::autocast_dispatch_keyset);
+    const Tensor bounds = s.active_bounds();
     Tensor g_z = g[0], g_slack, g_bound;
-    if (g[5].defined() && ctx->saved_data.count("h") != 0) {
-      g_slack = zero_unless(solved, g[5]);
-      g_z = plus(g_z, -at::matmul(G.mT(), g_slack.unsqueeze(-1)).squeeze(-1));
+    if (g[5].defined() && s.present(kH)) {
+      g_slack = zero_unless(s.solved(), g[5]);
+      g_z = plus(g_z, -at::matmul(s.G.mT(), g_slack.unsqueeze(-1)).squeeze(-1));
     }
-    if (!g_z.defined()) g_z = at::zeros(saved[3].sizes(), saved[3].options());
-    if (g[3].defined() && g[3].size(-1) != 0) g_bound = zero_unless(sides.lt(0), -g[3]);
-    if (g[4].defined() && g[4].size(-1) != 0)
-      g_bound = plus(g_bound, zero_unless(sides.gt(0), g[4]));
-    const variable_list d =
-        KktFunction::apply(Q, optional(G), optional(A), OptionalTensor(g_z), optional(g[1]),
-                           optional(g[2]), optional(g_bound), OptionalTensor(active),
-                           OptionalTensor(status), OptionalTensor(saved[8]), diagonal);
-
-    Wanted wanted(ctx);
-    std::array<bool, 9> wants;
-    for (size_t i = 0; i < wants.size(); ++i) wants[i] = wanted.next(present(ctx, i));
-    // The kernel has no derivative, and no sum over a shared matrix.
-    bool batched = true;
-    const at::IntArrayRef batch = saved[3].sizes().slice(0, saved[3].dim() - 1);
-    for (const size_t i : {kQ, kG, kA}) {
-      if (!wants[i]) continue;
-      const std::vector<int64_t> own = shape(ctx, i);
-      batched =
-          batched && at::IntArrayRef(own).slice(0, own.size() - core_of(i, diagonal)) == batch;
+    if (!g_z.defined()) g_z = at::zeros(s.z.sizes(), s.z.options());
+    if (g[3].defined() && s.present(kLb)) g_bound = zero_unless(bounds.lt(0), -g[3]);
+    if (g[4].defined() && s.present(kUb)) g_bound = plus(g_bound, zero_unless(bounds.gt(0), g[4]));
+    // With create_graph, or for many cotangents, from operators that have a derivative themselves.
+    const bool nested = at::GradMode::is_enabled() || transforms();
+    variable_list d;
+    if (nested) {
+      d = KktFunction::apply(s.Q, optional(s.G), optional(s.A), OptionalTensor(g_z), optional(g[1]),
+                             optional(g[2]), optional(g_bound), OptionalTensor(s.active),
+                             OptionalTensor(s.status), OptionalTensor(s.factor), s.diagonal);
+    } else {
+      auto [d_z, d_nu, d_lam, d_bound, info] =
+          KktFunction::call(s.Q, optional(s.G), optional(s.A), s.active, s.status, s.factor, g_z,
+                            optional(g[1]), optional(g[2]), optional(g_bound), s.diagonal);
+      d = {std::move(d_z), std::move(d_nu), std::move(d_lam), std::move(d_bound), std::move(info)};
     }
-    return at::GradMode::is_enabled() || !batched ? by_products(ctx, wants, solved, d, g_slack)
-                                                  : by_kernel(ctx, wants, d, g_slack);
+    if (!transforms()) record_backward(d[4]);
+    variable_list grads(kParameters + 1);  // the last is that of `fixed`
+    if (!nested) write(s, d, g_slack, grads);
+    multiply(s, d, g_slack, grads);
+    return grads;
   }
 
  private:
-  static size_t core_of(size_t i, bool diagonal) { return i == kQ && diagonal ? 1 : 2; }
-  static bool present(AutogradContext* ctx, size_t i) {
-    return ctx->saved_data.count(kNames[i]) != 0;
-  }
-  static std::vector<int64_t> shape(AutogradContext* ctx, size_t i) {
-    return ctx->saved_data[kNames[i]].toIntVector();
-  }
-
-  /// The gradients from one pass over the members.
-  static variable_list by_kernel(AutogradContext* ctx, const std::array<bool, 9>& wants,
-                                 const variable_list& d, const Tensor& g_slack) {
-    static const auto op = c10::Dispatcher::singleton()
-                               .findSchemaOrThrow("torchqp::parameter_gradients", "")
-                               .typed<GradientsSchema>();
-    const variable_list saved = ctx->get_saved_variables();
-    const std::array<bool, 8> asked = {wants[kQ], wants[kG], wants[kHLower], wants[kH],
-                                       wants[kA], wants[kB], wants[kLb],     wants[kUb]};
+  /// From one pass over the members: all but q, and the matrices that members share, for which it
+  /// would be one matrix a member.
+  static void write(const Solved& s, const variable_list& d, const Tensor& g_slack,
+                    variable_list& grads) {
+    static constexpr std::array<size_t, 8> kOrder = {kQ, kG, kHLower, kH, kA, kB, kLb, kUb};
+    std::array<bool, 8> formed;
+    bool any = false;
+    for (size_t j = 0; j < kOrder.size(); ++j) {
+      const size_t i = kOrder[j];
+      const bool matrix = i == kQ || i == kG || i == kA;
+      formed[j] = s.wants[i] && (!matrix || s.is_batched(i));
+      any = any || formed[j];
+    }
+    if (!any) return;
+    static const auto op = operator_named<GradientsSchema>("torchqp::parameter_gradients");
     const at::AutoDispatchBelowADInplaceOrView guard;
-    const auto [Q, G, h_lower, h, A, b, lb, ub] =
-        op.call(saved[3], saved[4], saved[5], d[0], d[1], d[2], optional(d[3]), optional(g_slack),
-                saved[6], saved[7], asked, ctx->saved_data["diagonal"].toBool());
-    const Tensor formed[] = {Q, d[0], G, h_lower, h, A, b, lb, ub};
-    variable_list grads(11);
-    for (size_t i = 0; i < wants.size(); ++i) {
-      if (wants[i]) grads[i] = at::sum_to(formed[i], shape(ctx, i));
+    auto [Q, G, h_lower, h, A, b, lb, ub] =
+        op.call(s.z, s.nu, s.lam, d[0], d[1], d[2], optional(d[3]), optional(g_slack), s.active,
+                s.status, formed, s.diagonal);
+    Tensor* const written[] = {&Q, &G, &h_lower, &h, &A, &b, &lb, &ub};
+    for (size_t j = 0; j < kOrder.size(); ++j) {
+      const size_t i = kOrder[j];
+      if (formed[j]) grads[i] = at::sum_to(std::move(*written[j]), s.shape(i));
     }
-    return grads;
   }
 
-  /// The gradients from differentiable products, for the next derivative, and those of shared
-  /// matrices.
-  static variable_list by_products(AutogradContext* ctx, const std::array<bool, 9>& wants,
-                                   const Tensor& solved, const variable_list& d,
-                                   const Tensor& g_slack) {
-    const variable_list saved = ctx->get_saved_variables();
-    const Tensor &active = saved[6], &d_z = d[0], &d_nu = d[1], &d_lam = d[2], &d_bound = d[3];
-    const int64_t n = saved[3].size(-1), m = saved[5].size(-1);
-    // A failed member holds NaN, and NaN * 0 is NaN: its values are replaced before any product.
-    const Tensor z = zero_unless(solved, saved[3]), nu = zero_unless(solved, saved[4]),
-                 lam = zero_unless(solved, saved[5]);
-    const Tensor rows = active.narrow(-1, 0, m);
-    const Tensor sides = active.size(-1) != m ? active.narrow(-1, m, n) : Tensor();
-    variable_list grads(11);
-    const auto reduced = [&](size_t i, const Tensor& grad) {
-      grads[i] = at::sum_to(grad, shape(ctx, i));
-    };
-    if (wants[kQ])
-      grads[kQ] = gradient_of_Q(d_z, z, shape(ctx, kQ), ctx->saved_data["diagonal"].toBool());
-    if (wants[kq]) reduced(kq, d_z);
-    if (wants[kG]) {
-      const Tensor d_rows = g_slack.defined() ? d_lam - g_slack : d_lam;
-      grads[kG] = gradient_of_rows(d_rows, z, lam, d_z, shape(ctx, kG));
+  /// From differentiable products: those that are wanted and not there yet.
+  static void multiply(const Solved& s, const variable_list& d, const Tensor& g_slack,
+                       variable_list& grads) {
+    const Tensor &d_z = d[0], &d_nu = d[1], &d_lam = d[2], &d_bound = d[3];
+    const auto open = [&](size_t i) { return s.wants[i] && !grads[i].defined(); };
+    const auto put = [&](size_t i, const Tensor& grad) { grads[i] = at::sum_to(grad, s.shape(i)); };
+    if (open(kQ) || open(kG) || open(kA)) {
+      // A failed member holds NaN, and NaN * 0 is NaN: its values are replaced before any product.
+      const Tensor solved = s.solved(), z = zero_unless(solved, s.z);
+      if (open(kQ)) grads[kQ] = gradient_of_Q(d_z, z, s.shape(kQ), s.diagonal);
+      if (open(kG)) {
+        const Tensor d_rows = g_slack.defined() ? d_lam - g_slack : d_lam;
+        const Tensor lam = zero_unless(solved, s.lam);
+        grads[kG] = gradient_of_rows(d_rows, z, lam, d_z, s.shape(kG));
+      }
+      if (open(kA))
+        grads[kA] = gradient_of_rows(d_nu, z, zero_unless(solved, s.nu), d_z, s.shape(kA));
     }
-    if (wants[kHLower]) reduced(kHLower, zero_unless(rows.lt(0), -d_lam));
-    if (wants[kH]) reduced(kH, plus(zero_unless(rows.gt(0), -d_lam), g_slack));
-    if (wants[kA]) grads[kA] = gradient_of_rows(d_nu, z, nu, d_z, shape(ctx, kA));
-    if (wants[kB]) reduced(kB, -d_nu);
-    if (wants[kLb]) reduced(kLb, zero_unless(sides.lt(0), -d_bound));
-    if (wants[kUb]) reduced(kUb, zero_unless(sides.gt(0), -d_bound));
-    return grads;
+    if (open(kq)) put(kq, d_z);
+    if (open(kHLower)) put(kHLower, zero_unless(s.active_rows().lt(0), -d_lam));
+    if (open(kH)) put(kH, plus(zero_unless(s.active_rows().gt(0), -d_lam), g_slack));
+    if (open(kB)) put(kB, -d_nu);
+    if (open(kLb)) put(kLb, zero_unless(s.active_bounds().lt(0), -d_bound));
+    if (open(kUb)) put(kUb, zero_unless(s.active_bounds().gt(0), -d_bound));
   }
 };
 
-}  // namespace
+using ExactOutputs =
+    std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor>;
 
-Solution solve_qp(const Tensor& Q, const Tensor& q, const OptionalTensor& G,
-                  const OptionalTensor& h, const OptionalTensor& A, const OptionalTensor& b,
-                  const OptionalTensor& lb, const OptionalTensor& ub, const OptionalTensor& h_lower,
-                  const std::optional<Settings>& settings, bool diagonal) {
-  const bool single = Q.defined() && Q.scalar_type() == at::kFloat;
-  const Settings chosen =
-      settings.value_or(single ? default_settings<float>() : default_settings<double>());
+ExactOutputs exact(const Tensor& Q, const Tensor& q, const OptionalTensor& G,
+                   const OptionalTensor& h_lower, const OptionalTensor& h, const OptionalTensor& A,
+                   const OptionalTensor& b, const OptionalTensor& lb, const OptionalTensor& ub,
+                   const Fixed& fixed) {
   const auto requires_grad = [](const OptionalTensor& tensor) {
     return tensor && tensor->requires_grad();
   };
@@ -342,13 +358,50 @@ Solution solve_qp(const Tensor& Q, const Tensor& q, const OptionalTensor& G,
                                requires_grad(h_lower) || requires_grad(h) || requires_grad(A) ||
                                requires_grad(b) || requires_grad(lb) || requires_grad(ub));
   if (!differentiable) {
-    const at::AutoDispatchBelowADInplaceOrView guard;
     auto [z, nu, lam, lam_lb, lam_ub, slack, status, iterations, residuals, active, factor] =
-        call_solve({Q, q, G, h_lower, h, A, b, lb, ub, diagonal}, chosen, /*save_factor=*/false);
+        call_solve(Q, q, G, h_lower, h, A, b, lb, ub, fixed, /*save_factor=*/false);
     return {z, nu, lam, lam_lb, lam_ub, slack, status, iterations, residuals};
   }
-  variable_list out = SolveFunction::apply(Q, q, G, h_lower, h, A, b, lb, ub, chosen, diagonal);
+  variable_list out = ExactSolve::apply(Q, q, G, h_lower, h, A, b, lb, ub, fixed);
   return {out[0], out[1], out[2], out[3], out[4], out[5], out[6], out[7], out[8]};
+}
+
+ExactOutputs solve_exact(const Tensor& Q, const Tensor& q, const OptionalTensor& G,
+                         const OptionalTensor& h_lower, const OptionalTensor& h,
+                         const OptionalTensor& A, const OptionalTensor& b, const OptionalTensor& lb,
+                         const OptionalTensor& ub, const OptionalTensor& z0,
+                         const OptionalTensor& nu0, const OptionalTensor& lam0,
+                         const OptionalTensor& lam_lb0, const OptionalTensor& lam_ub0,
+                         bool diagonal, double eps_abs, double eps_rel, int64_t max_iter,
+                         bool polish, bool best_iterate) {
+  return exact(Q, q, G, h_lower, h, A, b, lb, ub,
+               {z0, nu0, lam0, lam_lb0, lam_ub0, diagonal, eps_abs, eps_rel, max_iter, polish,
+                best_iterate});
+}
+
+TORCH_LIBRARY_IMPL(torchqp, CompositeImplicitAutograd, m) {
+  m.impl("solve_exact", TORCH_FN(solve_exact));
+}
+
+}  // namespace torch_ops
+
+Solution solve_qp(const at::Tensor& Q, const at::Tensor& q, const std::optional<at::Tensor>& G,
+                  const std::optional<at::Tensor>& h, const std::optional<at::Tensor>& A,
+                  const std::optional<at::Tensor>& b, const std::optional<at::Tensor>& lb,
+                  const std::optional<at::Tensor>& ub, const std::optional<at::Tensor>& h_lower,
+                  const std::optional<Settings>& settings, bool diagonal) {
+  const bool single = Q.defined() && Q.scalar_type() == at::kFloat;
+  const Settings s =
+      settings.value_or(single ? default_settings<float>() : default_settings<double>());
+  auto [z, nu, lam, lam_lb, lam_ub, slack, status, iterations, residuals] =
+      torch_ops::exact(Q, q, G, h_lower, h, A, b, lb, ub,
+                       {.diagonal = diagonal,
+                        .eps_abs = s.eps_abs,
+                        .eps_rel = s.eps_rel,
+                        .max_iter = s.max_iter,
+                        .polish = s.polish,
+                        .best_iterate = s.best_iterate});
+  return {z, nu, lam, lam_lb, lam_ub, slack, status, iterations, residuals};
 }
 
 }  // namespace torchqp

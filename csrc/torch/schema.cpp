@@ -4,6 +4,8 @@
 
 #include <torch/library.h>
 
+#include "torch/backward_watch.hpp"
+
 TORCH_LIBRARY(torchqp, m) {
   m.set_python_module("torchqp._ops");
 
@@ -42,6 +44,16 @@ TORCH_LIBRARY(torchqp, m) {
       " Tensor status, Tensor iterations, Tensor residuals, Tensor active, Tensor factor)",
       {at::Tag::pt2_compliant_tag});
 
+  // solve with the exact derivative, for plain eager calls: the outputs from z to residuals, from the
+  // same arguments without a derivative rule. torch.compile and torch.func know only solve.
+  m.def(
+      "solve_exact(Tensor Q, Tensor q, Tensor? G, Tensor? h_lower, Tensor? h, Tensor? A, Tensor? b,"
+      " Tensor? lb, Tensor? ub,"
+      " Tensor? z0, Tensor? nu0, Tensor? lam0, Tensor? lam_lb0, Tensor? lam_ub0,"
+      " bool diagonal, float eps_abs, float eps_rel, int max_iter, bool polish, bool best_iterate)"
+      " -> (Tensor z, Tensor nu, Tensor lam, Tensor lam_lb, Tensor lam_ub, Tensor slack,"
+      " Tensor status, Tensor iterations, Tensor residuals)");
+
   // The linearised KKT system of solved problems: the exact derivative, forward and backward.
   //
   //   d = -K^-1 g,   K = [Q A' G_I' E_J'; A 0 0 0; G_I 0 0 0; E_J 0 0 0]
@@ -78,4 +90,10 @@ TORCH_LIBRARY(torchqp, m) {
       " -> (Tensor grad_Q, Tensor grad_G, Tensor grad_h_lower, Tensor grad_h, Tensor grad_A,"
       " Tensor grad_b, Tensor grad_lb, Tensor grad_ub)",
       {at::Tag::pt2_compliant_tag});
+
+  // Watching backward passes: see backward_watch.hpp. info [*] int32, as kkt_solve returns it.
+  m.def("record_backward(Tensor info) -> ()", &torchqp::torch_ops::record_backward);
+  m.def("start_watch() -> int", &torchqp::torch_ops::start_watch);
+  m.def("watch_seen(int watch) -> Tensor[]", &torchqp::torch_ops::watch_seen);
+  m.def("stop_watch(int watch) -> ()", &torchqp::torch_ops::stop_watch);
 }

@@ -185,4 +185,12 @@ for _op, _fake in (
     for _device in ("cpu", "cuda"):
         torch.library.register_autocast(_op, _device, torch.float32)
 
-solve = differentiable(SolveRule)
+
+def _solve_exact(*inputs: Any) -> Any:
+    """The exact mode in C++: the same formulas, in csrc/torch/autograd.cpp."""
+    args = SolveInputs(*inputs)
+    return _exact(*inputs[:15], *inputs[17:22]) if args.backward == "kkt" else None
+
+
+_exact = torch.ops.torchqp.solve_exact.default
+solve = differentiable(SolveRule, _solve_exact)

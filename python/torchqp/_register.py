@@ -4,8 +4,10 @@
 operator, but torch.func.grad, jacrev, jvp and hessian refuse it. `torch.autograd.Function` with
 `setup_context`, `vmap` and `jvp` serves eager mode and all of torch.func, but Dynamo refuses a
 Function that defines `jvp`, and cannot trace vmap over one that defines `vmap`. So calls pick by
-`torch.compiler.is_compiling()`. Not covered by either, and refused: torch.func.grad, jvp and the
-like inside torch.compile (outside of it, on functions that are not compiled, they work).
+`torch.compiler.is_compiling()`. Where there is a derivative in C++, it serves plain eager calls: a
+backward pass in Python takes as long as a hundred small problems. Not covered by any, and refused:
+torch.func.grad, jvp and the like inside torch.compile (outside of it, on functions that are not
+compiled, they work).
 """
 
 from __future__ import annotations
@@ -103,8 +105,12 @@ def _mapped_first(
     return result
 
 
-def differentiable(rule: type[Rule]) -> Callable[..., Any]:
-    """`rule.op` with `rule`'s derivatives wherever torch asks for them."""
+def differentiable(rule: type[Rule], eager: Callable[..., Any] | None = None) -> Callable[..., Any]:
+    """`rule.op` with `rule`'s derivatives wherever torch asks for them.
+
+    `eager` may take over plain eager calls that are differentiated: a function of the operator's
+    arguments that returns its outputs, all or the first of them, or None to leave a call to `rule`.
+    """
     op = rule.op
 
     def vmapped(batched: Callable[..., Any]) -> Callable[..., Any]:
@@ -152,7 +158,10 @@ def differentiable(rule: type[Rule]) -> Callable[..., Any]:
             return op(*args)
         if transforms():
             return call_function(*args)
-        return call_plain_function(*args) if is_differentiated(*args) else below_autograd(*args)
+        if not is_differentiated(*args):
+            return below_autograd(*args)
+        out = None if eager is None else eager(*args)
+        return call_plain_function(*args) if out is None else out
 
     return call
 

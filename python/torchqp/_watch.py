@@ -10,22 +10,33 @@ from torch import Tensor
 
 from torchqp._register import transforms
 
-# Of all threads: torch runs a backward pass on CUDA tensors in a thread of its own.
-_active: tuple[BackwardWatch, ...] = ()
+# Watches are of all threads: torch runs a backward pass on CUDA tensors in a thread of its own.
+_ops = torch.ops.torchqp
 
 
 class BackwardWatch:
-    """The backward passes since `watch_backward` was entered.
-
-    Attributes:
-        info: one int32 tensor [*] for every differentiated solve, on its device, in the order of
-            the backward passes: 0 where the gradient is what its mode says, 1 where that had to be
-            regularised (see `watch_backward`).
-    """
+    """The backward passes since `watch_backward` was entered."""
 
     def __init__(self) -> None:
-        """Nothing seen yet."""
-        self.info: list[Tensor] = []
+        """Starts watching."""
+        self._number: int | None = _ops.start_watch()
+        self._info: list[Tensor] = []
+
+    @property
+    def info(self) -> list[Tensor]:
+        """One int32 tensor [*] for every differentiated solve, on its device.
+
+        In the order of the backward passes: 0 where the gradient is what its mode says, 1 where
+        that had to be regularised (see `watch_backward`).
+        """
+        return self._info if self._number is None else _ops.watch_seen(self._number)
+
+    def _stop(self) -> None:
+        """Ends watching; what was seen stays."""
+        if self._number is not None:
+            self._info = self.info
+            _ops.stop_watch(self._number)
+            self._number = None
 
     def regularised(self) -> int:
         """How many members had a gradient that was regularised. Waits for the device."""
@@ -65,18 +76,14 @@ def watch_backward() -> Iterator[BackwardWatch]:
         >>> watch.regularised()
         1
     """
-    global _active
     watch = BackwardWatch()
-    _active = (*_active, watch)
     try:
         yield watch
     finally:
-        _active = tuple(other for other in _active if other is not watch)
+        watch._stop()
 
 
 def record(info: Tensor) -> None:
     """Hands `info` of one backward pass to the watches that are on."""
-    if torch.compiler.is_compiling() or not _active or transforms():
-        return
-    for watch in _active:
-        watch.info.append(info)
+    if not torch.compiler.is_compiling() and not transforms():
+        _ops.record_backward(info)

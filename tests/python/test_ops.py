@@ -394,9 +394,12 @@ def test_the_pass_over_the_members_gives_the_gradients_of_the_products(mode, dia
         assert one.abs().max() > 1e-4 or mode == "smoothed", name
 
 
-def test_the_grad_fn_has_a_name():
+@pytest.mark.parametrize(
+    ("mode", "name"), [("kkt", "ExactSolve"), ("smoothed", "SolveRule"), ("lpgd", "SolveRule")]
+)
+def test_the_grad_fn_has_a_name(mode, name):
     q = torch.ones(2, requires_grad=True)
-    assert "SolveRule" in torchqp.solve_qp(torch.eye(2), q).z.grad_fn.name()
+    assert name in torchqp.solve_qp(torch.eye(2), q, backward=mode).z.grad_fn.name()
 
 
 @pytest.mark.parametrize("shared", [(), ("G", "A", "Q", "lb")])

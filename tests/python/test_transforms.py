@@ -121,6 +121,36 @@ def test_gradient_under_vmap_is_the_gradient_of_each_member(mode):
         torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.parametrize("mode", ["kkt", "smoothed", "lpgd"])
+@pytest.mark.parametrize("shared", [(), ("Q", "G", "lb", "b")])
+def test_many_cotangents_at_once_are_those_one_by_one(mode, shared):
+    args = tensors(everything(shared=shared))
+    out = [t for t in solve(*args, backward=mode)[:6]]
+    cotangents = [torch.stack([t.sin(), t.cos()]) for t in (t.detach() for t in out)]
+    together = torch.autograd.grad(out, args, cotangents, is_grads_batched=True, retain_graph=True)
+    for i in range(2):
+        one = torch.autograd.grad(out, args, [c[i] for c in cotangents], retain_graph=True)
+        for name, whole, part in zip(NAMES, together, one, strict=True):
+            torch.testing.assert_close(whole[i], part, rtol=1e-9, atol=1e-9, msg=name)
+
+
+@pytest.mark.parametrize("create_graph", [False, True])
+@pytest.mark.parametrize("shared", [(), ("Q", "G", "lb", "b")])
+def test_the_eager_gradient_is_the_one_of_torch_func(shared, create_graph):
+    """One is written in C++, the other in Python."""
+    args = tensors(everything(shared=shared))
+
+    def loss(*args):
+        return sum(t.sin().sum() for t in solve(*args)[:6])
+
+    out = loss(*args)
+    assert "ExactSolve" in solve(*args).z.grad_fn.name()
+    eager = torch.autograd.grad(out, args, create_graph=create_graph)
+    other = torch.func.grad(loss, argnums=tuple(range(9)))(*(a.detach() for a in args))
+    for name, one, two in zip(NAMES, eager, other, strict=True):
+        torch.testing.assert_close(one, two, rtol=1e-11, atol=1e-11, msg=name)
+
+
 def test_vmapped_shared_parameter_gets_the_sum():
     problem = everything(shared=("G", "Q", "lb", "ub", "h", "h_lower", "A", "b"))
     rest = {k: v for k, v in problem.items() if k not in ("q", "G", "A", "b")}

@@ -1,0 +1,61 @@
+#pragma once
+// The gradients of matrices as differentiable products, summed over the members that share one.
+
+#include <ATen/ExpandUtils.h>
+#include <ATen/TensorOperators.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/matmul.h>
+
+#include <vector>
+
+namespace torchqp::torch_ops {
+
+using at::Tensor;
+
+/// The sum of u v' over the batch dimensions that an argument of shape `shape` shares.
+///
+///   u      [*, r]
+///   v      [*, c]
+///   shape  [.., r, c], leading dimensions that broadcast to [*]; also the result's
+///
+/// One matrix product whose inner dimension is the summed part of the batch.
+inline Tensor sum_of_outer(const Tensor& u, const Tensor& v, at::IntArrayRef shape) {
+  const int64_t ndim = u.dim() - 1;
+  const int64_t skipped = ndim - (static_cast<int64_t>(shape.size()) - 2);
+  std::vector<int64_t> kept, summed, kept_sizes;
+  int64_t terms = 1;
+  for (int64_t d = 0; d < ndim; ++d) {
+    const bool shared = d < skipped || shape[d - skipped] != u.size(d);
+    (shared ? summed : kept).push_back(d);
+    if (shared) {
+      terms *= u.size(d);
+    } else {
+      kept_sizes.push_back(u.size(d));
+    }
+  }
+  std::vector<int64_t> order = kept;
+  order.insert(order.end(), summed.begin(), summed.end());
+  order.push_back(ndim);
+  const auto stacked = [&](const Tensor& vectors) {
+    std::vector<int64_t> sizes = kept_sizes;
+    sizes.insert(sizes.end(), {terms, vectors.size(ndim)});
+    return vectors.permute(order).reshape(sizes);
+  };
+  return at::matmul(stacked(u).mT(), stacked(v)).reshape(shape);
+}
+
+/// The gradient of Q: the symmetric part of the sum of u v', or the sum of u * v for a diagonal.
+inline Tensor gradient_of_Q(const Tensor& u, const Tensor& v, at::IntArrayRef shape,
+                            bool diagonal) {
+  if (diagonal) return at::sum_to(u * v, shape);
+  const Tensor outer = sum_of_outer(u, v, shape);
+  return (outer + outer.mT()) / 2;
+}
+
+/// The gradient of G or A, whose rows have the multipliers y: the sum of d_y z' + y d_z'.
+inline Tensor gradient_of_rows(const Tensor& d_y, const Tensor& z, const Tensor& y,
+                               const Tensor& d_z, at::IntArrayRef shape) {
+  return sum_of_outer(d_y, z, shape) + sum_of_outer(y, d_z, shape);
+}
+
+}  // namespace torchqp::torch_ops
