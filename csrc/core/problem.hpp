@@ -27,6 +27,7 @@ struct Dims {
   bool diagonal = false;  ///< Q is given as its diagonal [n]
 
   TORCHQP_HD bool bounds() const { return lb || ub; }
+  friend bool operator==(const Dims&, const Dims&) = default;
 };
 
 /// Magnitudes from here on mean "no constraint" in h, h_lower, lb and ub.
@@ -48,6 +49,7 @@ struct BatchLayout {
     }
     return result;
   }
+  friend bool operator==(const BatchLayout&, const BatchLayout&) = default;
 };
 
 /// One argument of every member: element (i, j) of member b is data[batch.offset(b) + i * row + j *
@@ -57,6 +59,7 @@ struct StridedArray {
   const T* data = nullptr;  ///< nullptr: the argument is absent
   int64_t row = 0, col = 0;
   BatchLayout batch;
+  friend bool operator==(const StridedArray&, const StridedArray&) = default;
 };
 
 /// The data of a batch. Vectors use `row` as their stride. A diagonal Q is a vector.
@@ -67,6 +70,7 @@ struct ProblemBatch {
   StridedArray<T> Q, q, G, h_lower, h, A, b, lb, ub;
   /// Where to start, all or none: multipliers of absent arguments stay absent.
   StridedArray<T> z0, nu0, lam0, lam_lb0, lam_ub0;
+  friend bool operator==(const ProblemBatch&, const ProblemBatch&) = default;
 };
 
 /// Where the solutions go: contiguous, batch first. Every entry is written, whatever the outcome.
@@ -87,6 +91,7 @@ struct SolutionBatch {
   int8_t* active = nullptr;  ///< [batch, m (+ n with bounds)] +1 upper side holds, -1 lower side
                              ///< holds, 0 inactive
   T* factor = nullptr;       ///< [batch, factor_size(dims)], or nullptr when not wanted
+  friend bool operator==(const SolutionBatch&, const SolutionBatch&) = default;
 };
 
 /// One linearised KKT system per member (see qp/adjoint.hpp):
@@ -112,12 +117,27 @@ struct KktBatch {
   T* d_lam = nullptr;                         ///< [batch, m]
   T* d_bound = nullptr;                       ///< [batch, n], or nullptr without bounds
   int32_t* info = nullptr;                    ///< [batch] 0, or 1 where part of g was left out
+  friend bool operator==(const KktBatch&, const KktBatch&) = default;
 };
 
 /// Whether a diagonal Q is worked on as such: with few rows everything reduces to systems of their
 /// size.
 TORCHQP_HD bool keeps_diagonal(const Dims& dims) {
   return dims.diagonal && 2 * (int64_t{dims.m} + dims.p) <= dims.n;
+}
+
+/// Whether there are many more rows of G than the equalities leave freedom: the dual form's system
+/// is singular then, and the solution likely a vertex.
+TORCHQP_HD bool is_crowded(int n, int m, int p) {
+  return 2 * int64_t{m} > 3 * (int64_t{n} - p);
+}
+
+/// Whether float data are worked on in double precision from the start. In the dual form of a crowded
+/// problem single precision takes three to five times the iterations (n = 20 to 100), for the
+/// system's rounding is as large as what makes it regular.
+TORCHQP_HD bool skips_single(const Dims& dims) {
+  const bool dual = !dims.bounds() && !keeps_diagonal(dims) && dims.m <= 2 * int64_t{dims.n};
+  return dual && is_crowded(dims.n, dims.m, dims.p);
 }
 
 /// Scalars that one member's factor takes: a tag, then the lower triangles, row by row, of Q's (or

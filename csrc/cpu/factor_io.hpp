@@ -43,12 +43,13 @@ void load_factor(qp::Adjoint<Scalar>& adjoint, const Dims& dims, const StridedAr
   adjoint.factor_tag[0] = zero;
   if (from.data == nullptr || adjoint.data.shape.diagonal) return;
   const qp::FactorBlocks<Scalar> factor(SerialTeam{}, adjoint, adjoint.data.shape);
-  PackReader<Scalar, T> reader(Starts<T, W>(from, members).of, from.row, factor_size(dims));
-  adjoint.factor_tag[0] = reader.next();
+  const PackReader<Scalar, T> reader(Starts<T, W>(from, members).of, from.row, factor_size(dims));
+  int64_t at = 0;
+  const auto read = [&](int64_t count, Scalar* to) { reader.read(at, count, to), at += count; };
+  read(1, adjoint.factor_tag);
   for (int i = 0; i < factor.n; ++i) {
     Scalar* row = factor.L + int64_t{i} * factor.np;
-    reader.read(i + 1, [&](Scalar entry) { *row++ = entry; });
-    row -= i + 1;
+    read(i + 1, row);
     factor.inverse_L[i] = qp::inverse_pivot(row[i]);
   }
   const auto pad = [&](Scalar* matrix, Scalar* inverse, int stride, int begin, int end) {
@@ -60,13 +61,14 @@ void load_factor(qp::Adjoint<Scalar>& adjoint, const Dims& dims, const StridedAr
   pad(factor.L, factor.inverse_L, factor.np, factor.n, factor.np);
   pad(factor.K, factor.inverse_K, factor.stride, factor.p, factor.pp);
   for (int i = 0; i < factor.length; ++i) {
-    const auto mine = broadcast<Scalar>(i) < factor.count;
-    for (int j = factor.p; j < factor.pp && i >= factor.p; ++j) {
-      factor.K[int64_t{factor.at(i)} * factor.stride + j] = zero;
+    Scalar* row = factor.K + int64_t{factor.at(i)} * factor.stride;
+    read(std::min(i + 1, factor.p), row);
+    if (i >= factor.p) {
+      for (int j = factor.p; j < factor.pp; ++j) row[j] = zero;
+      read(i + 1 - factor.p, row + factor.pp);
     }
-    for (int j = 0; j < i; ++j) factor.entry(i, j) = reader.next();
-    const Scalar pivot = select(mine, reader.next(), one);
-    factor.entry(i, i) = pivot;
+    Scalar& pivot = row[factor.at(i)];
+    pivot = select(broadcast<Scalar>(i) < factor.count, pivot, one);
     factor.inverse_K[factor.at(i)] = qp::inverse_pivot(pivot);
   }
   pad(factor.K, factor.inverse_K, factor.stride, factor.at(factor.length),

@@ -162,6 +162,29 @@ class PackSolver {
   qp::Prepared left_ = qp::Prepared::kNothing;
 };
 
+/// Solves in double precision what single precision could not or need not try, of the members of one
+/// run.
+void solve_in_double(const ProblemBatch<float>& problem, const Settings& settings,
+                     const SolutionBatch<float>& out, const qp::MemberOrder& order, int64_t member,
+                     int64_t length, void* workspace) {
+  int64_t open[kWidth<float>];
+  int count = 0;
+  for (int64_t i = member; i < member + length; ++i) {
+    if (skips_single(problem.dims) || needs_double(out.status[i])) open[count++] = i;
+  }
+  constexpr int kMembers = kWidth<double>;
+  for (int i = 0; i < count; i += kMembers) {
+    const Members<kMembers> pack(std::span<const int64_t>(open + i, open + count));
+    if (pack.count == 1) {
+      PackSolver<double, float> single(problem, settings, out, order, workspace);
+      single.run(Members<1>(open[i], open[i] + 1));
+    } else {
+      PackSolver<Pack<double, kMembers>, float> wide(problem, settings, out, order, workspace);
+      wide.run(pack);
+    }
+  }
+}
+
 template <class T>
 void solve_range(const ProblemBatch<T>& problem, const Settings& settings,
                  const SolutionBatch<T>& out, int64_t begin, int64_t end, void* workspace) {
@@ -174,20 +197,21 @@ void solve_range(const ProblemBatch<T>& problem, const Settings& settings,
   for (int64_t place = begin; place < end;) {
     const auto [member, length] = order.run(place, end);
     place += length;
-    if (length == 1) {
+    const bool skips = sizeof(T) == 4 && skips_single(problem.dims);
+    if (!skips && length == 1) {
       packs.reset();
       if (!singles) singles.emplace(problem, settings, out, order, workspace);
       singles->run(Members<1>(member, member + 1));
-    } else {
+    } else if (!skips) {
       singles.reset();
       if (!packs) packs.emplace(problem, settings, out, order, workspace);
       packs->run(Members<kWidth<T>>(member, member + length));
     }
     if constexpr (sizeof(T) == 4) {
-      for (int64_t j = member; j < member + length; ++j) {
-        if (!needs_double(out.status[j])) continue;
+      const int32_t* status = out.status + member;
+      if (skips || std::any_of(status, status + length, needs_double)) {
         packs.reset(), singles.reset();
-        PackSolver<double, T>(problem, settings, out, order, workspace).run(Members<1>(j, j + 1));
+        solve_in_double(problem, settings, out, order, member, length, workspace);
       }
     }
   }
@@ -201,7 +225,8 @@ size_t solve_bytes(const Dims& dims) {
            sizeof(scalar);
   };
   const size_t single = std::max(bytes(T()), bytes(double()));
-  return members_per_pack<T>(dims) == 1 ? single : std::max(single, bytes(Wide()));
+  if (members_per_pack<T>(dims) == 1) return single;
+  return std::max({single, bytes(Wide()), bytes(Pack<double, kWidth<double>>())});
 }
 
 template <class Scalar, class T, int W>

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstring>
 #include <limits>
+#include <span>
 #include <type_traits>
 #include <utility>
 
@@ -23,105 +24,96 @@ struct Members {
   Members(int64_t begin, int64_t end) : count(static_cast<int>(end - begin < W ? end - begin : W)) {
     for (int w = 0; w < W; ++w) index[w] = begin + (w < count ? w : count - 1);
   }
+  /// The first of `listed`, at most W.
+  explicit Members(std::span<const int64_t> listed)
+      : count(static_cast<int>(std::min<size_t>(listed.size(), W))) {
+    for (int w = 0; w < W; ++w) index[w] = listed[w < count ? w : count - 1];
+  }
 };
 
 namespace detail {
 
-template <class T, int W, int... kLane>
-TORCHQP_HD void interleave(Pack<T, W>& low, Pack<T, W>& high, Pack<T, W> a, Pack<T, W> b,
-                           std::integer_sequence<int, kLane...>) {
-  low = {__builtin_shufflevector(a.v, b.v, (kLane % 2 * W + kLane / 2)...)};
-  high = {__builtin_shufflevector(a.v, b.v, (kLane % 2 * W + kLane / 2 + W / 2)...)};
+/// Exchanges the squares of kSize lanes beside the diagonal between two rows that lie kSize apart.
+template <int kSize, class T, int W, int... kLane>
+TORCHQP_HD void exchange(Pack<T, W>& a, Pack<T, W>& b, std::integer_sequence<int, kLane...>) {
+  const auto low =
+      __builtin_shufflevector(a.v, b.v, (kLane & kSize ? W + kLane - kSize : kLane)...);
+  const auto high =
+      __builtin_shufflevector(a.v, b.v, (kLane & kSize ? W + kLane : kLane + kSize)...);
+  a = {low}, b = {high};
 }
 
-/// rows[i][j] <-> rows[j][i]: interleaving the first half with the second log2(W) times.
-template <class T, int W>
+/// rows[i][j] <-> rows[j][i], by squares of one lane, then two, ...: for four doubles eight
+/// instructions that move within or between halves of a register.
+template <int kSize = 1, class T, int W>
 TORCHQP_HD void transpose(Pack<T, W> (&rows)[W]) {
   TORCHQP_UNROLL
-  for (int stage = 1; stage < W; stage *= 2) {
-    Pack<T, W> next[W];
-    TORCHQP_UNROLL
-    for (int i = 0; i < W / 2; ++i) {
-      interleave(next[2 * i], next[2 * i + 1], rows[i], rows[i + W / 2],
-                 std::make_integer_sequence<int, W>());
-    }
-    TORCHQP_UNROLL
-    for (int i = 0; i < W; ++i) rows[i] = next[i];
+  for (int i = 0; i < W; ++i) {
+    if ((i & kSize) == 0)
+      exchange<kSize>(rows[i], rows[i + kSize], std::make_integer_sequence<int, W>());
   }
+  if constexpr (2 * kSize < W) transpose<2 * kSize>(rows);
 }
 
 }  // namespace detail
 
-/// Entries of the W members of a pack, one after the other: a square of W entries of W members is
-/// read (written) along the members' memory and transposed in registers.
+/// Entries of the W members of a pack: a square of W entries of W members is read along the
+/// members' memory and transposed in registers.
 template <class Scalar, class T>
 class PackReader {
   static constexpr int kWidth = width_v<Scalar>;
   static constexpr bool kTransposes = std::is_same_v<Element<Scalar>, T> && kWidth > 1;
 
  public:
-  /// Reads `count` entries of each member, `stride` apart.
+  /// Reads from `count` entries of each member, `stride` apart.
   PackReader(const T* const (&start)[kWidth], int64_t stride, int64_t count)
       : stride_(stride), count_(count) {
     for (int w = 0; w < kWidth; ++w) start_[w] = start[w];
   }
 
-  Scalar next() {
-    Scalar value = broadcast<Scalar>(0);  // compilers do not see through read at every level
-    read(1, [&](Scalar entry) { value = entry; });
-    return value;
-  }
-
-  /// put(entry) for each of the next `count` entries.
-  template <class Put>
-  TORCHQP_HD void read(int64_t count, Put put) {
+  /// to[j * step] = entry at + j of each member, for j < count.
+  TORCHQP_HD void read(int64_t at, int64_t count, Scalar* to, int64_t step = 1) const {
     if constexpr (kTransposes) {
-      int slot = static_cast<int>(at_ % kWidth);
-      at_ += count;
-      while (count > 0) {
-        if (slot == 0) fill(at_ - count);
-        const int stop = count < kWidth - slot ? slot + static_cast<int>(count) : kWidth;
-        count -= stop - slot;
-        for (; slot < stop; ++slot) put(block_[slot]);
-        slot = 0;
-      }
-    } else {
-      if constexpr (kWidth == 1) {
-        if (stride_ == 1) {
-          const T* from = start_[0] + at_;
-          for (int64_t i = 0; i < count; ++i) put(static_cast<Scalar>(from[i]));
-          at_ += count;
-          return;
+      if (stride_ == 1 && count_ >= kWidth) {
+        for (; count >= kWidth; count -= kWidth, at += kWidth, to += kWidth * step) {
+          Scalar block[kWidth];
+          fetch(at, block);
+          TORCHQP_UNROLL
+          for (int j = 0; j < kWidth; ++j) to[j * step] = block[j];
         }
+        if (count > 0) {
+          // The square that ends with the array holds what is left of it.
+          const int64_t begin = std::min(at, count_ - kWidth);
+          Scalar block[kWidth];
+          fetch(begin, block);
+          for (int64_t j = 0; j < count; ++j) to[j * step] = block[at - begin + j];
+        }
+        return;
       }
-      for (; count > 0; --count, ++at_) {
-        Scalar value;
-        for (int w = 0; w < kWidth; ++w)
-          set(value, w, static_cast<Element<Scalar>>(start_[w][at_ * stride_]));
-        put(value);
+    } else if constexpr (kWidth == 1) {
+      if (stride_ == 1) {
+        const T* from = start_[0] + at;
+        for (int64_t j = 0; j < count; ++j) to[j * step] = static_cast<Scalar>(from[j]);
+        return;
       }
+    }
+    for (int64_t j = 0; j < count; ++j) {
+      Scalar value;
+      for (int w = 0; w < kWidth; ++w)
+        set(value, w, static_cast<Element<Scalar>>(start_[w][(at + j) * stride_]));
+      to[j * step] = value;
     }
   }
 
  private:
-  TORCHQP_HD void fill(int64_t at) {
-    if (stride_ == 1 && at + kWidth <= count_) {
-      Scalar rows[kWidth];
-      TORCHQP_UNROLL
-      for (int w = 0; w < kWidth; ++w) memcpy(&rows[w], start_[w] + at, sizeof(Scalar));
-      detail::transpose(rows);
-      TORCHQP_UNROLL
-      for (int w = 0; w < kWidth; ++w) block_[w] = rows[w];
-    } else {
-      for (int i = 0; i < kWidth && at + i < count_; ++i) {
-        for (int w = 0; w < kWidth; ++w) set(block_[i], w, start_[w][(at + i) * stride_]);
-      }
-    }
+  TORCHQP_HD void fetch(int64_t at, Scalar (&block)[kWidth]) const {
+    TORCHQP_UNROLL
+    for (int w = 0; w < kWidth; ++w) memcpy(&block[w], start_[w] + at, sizeof(Scalar));
+    detail::transpose(block);
   }
 
   const T* start_[kWidth];
-  int64_t stride_, count_, at_ = 0;
-  Scalar block_[kTransposes ? kWidth : 1] = {};
+  int64_t stride_, count_;
 };
 
 /// The reverse: entry after entry of the first `members.count` members, to where each begins.
@@ -188,9 +180,8 @@ void load_vector(Scalar* to, int padded, const StridedArray<T>& from, int size, 
                  const Members<W>& members, int64_t stride = 1) {
   const int given = from.data == nullptr ? 0 : size;
   if (given > 0) {
-    PackReader<Scalar, T> reader(Starts<T, W>(from, members).of, from.row, given);
-    Scalar* next = to;
-    reader.read(given, [&](Scalar entry) { *next = entry, next += stride; });
+    const PackReader<Scalar, T> reader(Starts<T, W>(from, members).of, from.row, given);
+    reader.read(0, given, to, stride);
   }
   for (int i = given; i < padded; ++i) to[i * stride] = broadcast<Scalar>(absent);
 }
@@ -201,20 +192,19 @@ void load_matrix(Scalar* to, int stride, int padded_rows, const StridedArray<T>&
                  int cols, const Members<W>& members) {
   const Scalar zero = broadcast<Scalar>(0);
   const int given = from.data == nullptr ? 0 : rows;
-  const auto put_row = [&](int i, PackReader<Scalar, T>& reader) {
+  const auto put_row = [&](int i, const PackReader<Scalar, T>& reader, int64_t at) {
     Scalar* row = to + int64_t{i} * stride;
-    reader.read(cols, [&](Scalar entry) { *row++ = entry; });
-    for (int j = cols; j < stride; ++j) *row++ = zero;
+    reader.read(at, cols, row);
+    for (int j = cols; j < stride; ++j) row[j] = zero;
   };
   if (given > 0) {
     Starts<T, W> starts(from, members);
     if (from.col == 1 && from.row == cols) {
-      PackReader<Scalar, T> reader(starts.of, 1, int64_t{rows} * cols);
-      for (int i = 0; i < rows; ++i) put_row(i, reader);
+      const PackReader<Scalar, T> reader(starts.of, 1, int64_t{rows} * cols);
+      for (int i = 0; i < rows; ++i) put_row(i, reader, int64_t{i} * cols);
     } else {
       for (int i = 0; i < rows; ++i) {
-        PackReader<Scalar, T> reader(starts.of, from.col, cols);
-        put_row(i, reader);
+        put_row(i, PackReader<Scalar, T>(starts.of, from.col, cols), 0);
         for (int w = 0; w < W; ++w) starts.of[w] += from.row;
       }
     }

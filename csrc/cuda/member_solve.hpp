@@ -144,7 +144,7 @@ struct MemberSolver {
 /// Solves the groups first, first + step, ... of the batch; see MemberOrder: a group is the members
 /// that follow each other with the same matrices.
 ///
-///   in  retry  only the members that needs_double names
+///   in  retry  only the members that needs_double names, or all where single precision was skipped
 ///   in  pace   called before each group, equally often by all teams of the launch
 ///
 /// Team: every lane calls with equal arguments; ends with a sync.
@@ -159,7 +159,7 @@ TORCHQP_HD_CALL void solve_groups(const Team& team, MemberSolver<Scalar, T>& mem
     const int64_t place = (round * step + first) * times;
     for (int64_t t = 0; t < times && place < problem.size; ++t) {
       const int64_t member = order.run(place + t, problem.size).member;
-      if (retry && !needs_double(out.status[member])) continue;
+      if (retry && !skips_single(problem.dims) && !needs_double(out.status[member])) continue;
       members.run(team, problem, out, order.repeats() && !retry, member);
     }
   }

@@ -62,10 +62,13 @@ cudaError_t solve_batch(const ProblemBatch<T>& problem, const Settings& settings
                         cudaStream_t stream) {
   if (problem.size == 0) return cudaSuccess;
   const Settings choice = with_data_precision<T>(settings);
-  const LaunchPlan plan = plan_solve<T>(problem.dims, problem.size, device);
-  const cudaError_t error =
-      launch(kernels<T>(plan).solve, plan, workspace, stream, problem, choice, solution);
-  if (error != cudaSuccess || sizeof(T) == sizeof(double)) return error;
+  const bool single = sizeof(T) != sizeof(double);
+  if (!single || !skips_single(problem.dims)) {
+    const LaunchPlan plan = plan_solve<T>(problem.dims, problem.size, device);
+    const cudaError_t error =
+        launch(kernels<T>(plan).solve, plan, workspace, stream, problem, choice, solution);
+    if (error != cudaSuccess || !single) return error;
+  }
   const LaunchPlan again = plan_solve<double>(problem.dims, problem.size, device);
   return launch(kernels<T>(again).retry, again, workspace, stream, problem, choice, solution);
 }

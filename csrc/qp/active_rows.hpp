@@ -55,12 +55,12 @@ struct ActiveRows {
   /// Length of the longest list of the pack, padded to the tile.
   template <class Team>
   TORCHQP_HD int longest() const {
-    int result = 0;
+    Element<Scalar> result = 0;
     for (int w = 0; w < width_v<Scalar>; ++w) {
-      const int length = static_cast<int>(get(count[0], w));
+      const Element<Scalar> length = get(count[0], w);
       if (length > result) result = length;
     }
-    return padded(result, tile_size_v<Team, Scalar>);
+    return padded(static_cast<int>(result), tile_size_v<Team, Scalar>);
   }
 
   /// Problems whose list is longer than r.

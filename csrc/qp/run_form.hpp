@@ -47,6 +47,10 @@ TORCHQP_HD_CALL MaskOf<Scalar> finish_by_pivots(const Team& team, Solver<Scalar>
                 Polish::kPrepared, outcome);
 }
 
+/// Relative residual at which the dual form first tries to finish by pivoting. From 1e-3 on more
+/// tries fail than iterations are saved, below 1e-5 the reverse (n = 10 to 100, m = n to 2 n).
+inline constexpr double kEarlyResidual = 1e-4;
+
 /// The interior point of one form: to the tolerance first, then tighter where the active set did
 /// not come out. Works on the problems in `open`; their best points are in the best_ arrays.
 template <class Team, class Scalar, class Form>
@@ -64,13 +68,15 @@ TORCHQP_HD_CALL void iterate_form(const Team& team, Solver<Scalar>& solver, Form
   // The dual form tries to finish early, from a blurred guess: pivoting mends a few wrong rows for
   // less than an iteration costs.
   constexpr bool kPivots = std::is_same_v<Form, DualForm<Scalar>>;
-  constexpr double kTargets[] = {1e2, 1.0, 1e-5};
+  const double least = settings.eps_rel > 1e-12 ? settings.eps_rel : 1e-12;
+  const double targets[] = {kEarlyResidual / least, 1e2, 1.0, 1e-5};
   const Scalar limit = broadcast<Scalar>(settings.max_iter);
   const Scalar before = outcome.iterations;
   auto stalled = broadcast_mask<Scalar>(false);  // what stalls before a target misses the next too
-  for (const double target : kTargets) {
+  for (const double target : targets) {
     const bool early = target > 1.0;
     if (early && !(kPivots && settings.polish)) continue;
+    if (target < targets[1] && early) continue;  // wide tolerances
     interior_point(team, s, form, it, target, settings.max_iter, either(negate(open), stalled),
                    outcome);
     stalled = both(open, outcome.merit > broadcast<Scalar>(target));
@@ -257,13 +263,13 @@ TORCHQP_HD_CALL Residuals<Scalar> run_dual(const Team& team, Solver<Scalar>& sol
     clear_multipliers(team, s, it);
     solver.dual.start(team, it);
   }
-  if (pivots && any(open)) {
+  // With more rows than the equalities leave freedom T is singular, and a vertex likely; with many
+  // more, exchanging all rows that a guess from afar got wrong settles one problem in four at best.
+  if (pivots && any(open) && (warm || !is_crowded(s.n, s.m, s.p))) {
     if (!warm) guess_violated(team, solver.dual, it);
     factored = all(either(open, frozen));
-    // With more rows than the equalities leave freedom T is singular, and a vertex likely.
-    const bool singular = s.m > s.n - s.p;
-    open = both(open, negate(finish_by_pivots(team, solver, open,
-                                              singular ? kPivotPatience : kPivotStall, outcome)));
+    const int stall = s.m > s.n - s.p ? kPivotPatience : kPivotStall;
+    open = both(open, negate(finish_by_pivots(team, solver, open, stall, outcome)));
   }
   if (any(open)) {
     outcome.iterations = select(open, broadcast<Scalar>(0), outcome.iterations);

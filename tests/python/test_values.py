@@ -207,6 +207,25 @@ def test_tight_settings_reach_rounding_and_loose_ones_save_iterations() -> None:
     assert int(quick.iterations.sum()) < int(tight.iterations.sum())
 
 
+@pytest.mark.parametrize(("n", "m", "p"), [(20, 40, 0), (20, 20, 10), (4, 8, 0)])
+def test_crowded_float32_takes_the_iterations_of_float64(n: int, m: int, p: int) -> None:
+    """In single precision alone they were three times as many; see skips_single in core."""
+    draw = torch.Generator().manual_seed(0)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=draw, dtype=D)
+
+    factor, G, A, z0 = normal(64, n, n), normal(64, m, n), normal(64, p, n), normal(64, n)
+    problem = dict(Q=factor @ factor.mT, q=normal(64, n), G=G, h=testing.times(G, z0) + 0.5)
+    if p:
+        problem |= dict(A=A, b=testing.times(A, z0))
+    double = torchqp.solve_qp(**problem)
+    single = torchqp.solve_qp(**{name: value.float() for name, value in problem.items()})
+    assert single.status.eq(0).all() and double.status.eq(0).all()
+    assert float(single.iterations.sum()) <= 1.2 * float(double.iterations.sum())
+    assert testing.relative_error(single.z.double(), double.z) <= 1e-3
+
+
 def test_the_zero_problem_and_zero_rows() -> None:
     zeros = torch.zeros(3, dtype=D)
     ones = torch.ones(3, dtype=D)

@@ -34,7 +34,7 @@ std::vector<T> special_values() {
                            T(1e20),
                            1 + Limits::epsilon(),
                            T(1.4142135623730951)};
-  for (size_t i = values.size(); i-- > 0;) values.push_back(-values[i]);
+  for (size_t i = values.size(); i > 0; --i) values.push_back(-values[i - 1]);
   values.push_back(Limits::quiet_NaN());
   return values;
 }

@@ -121,6 +121,7 @@ struct Systems {
       for (Real term : terms) sum += term, size = std::max(size, std::abs(term));
       if (!(std::abs(sum) <= error)) error = std::abs(sum);
     };
+    const auto column = [](const T* a, int j) { return a == nullptr ? a : a + j; };
     const auto product = [&](const T* a, const T* x, int count, int stride) {
       Real sum = 0;
       for (int k = 0; k < count; ++k) sum += Real(a[k * stride]) * x[k];
@@ -131,7 +132,7 @@ struct Systems {
       for (int c = 0; c < n && !dims.diagonal; ++c)
         Qz += (Real(Q[r * n + c]) + Q[c * n + r]) / 2 * z[c];
       if (dims.diagonal) Qz = Real(Q[r]) * z[r];
-      row({Qz, product(A + r, nu, p, n), product(G + r, lam, m, n),
+      row({Qz, product(column(A, r), nu, p, n), product(column(G, r), lam, m, n),
            bound == nullptr ? 0 : Real(bound[r]), Real(g_z[i * n + r])});
     }
     for (int r = 0; r < p; ++r) row({product(A + r * n, z, n, 1), Real(g_nu[i * p + r])});

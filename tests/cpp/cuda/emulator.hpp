@@ -89,8 +89,9 @@ void emulate_solve_batch(const ProblemBatch<T>& problem, Settings settings,
     support::FiberGrid grid(plan.lanes, schedule.order, schedule.seed);
     emulate_solve<Scalar>(problem, settings, out, plan, retry, grid);
   };
-  launch(T(), false);
-  if (sizeof(T) < sizeof(double)) launch(double(), true);
+  constexpr bool kSingle = sizeof(T) < sizeof(double);
+  if (!kSingle || !skips_single(problem.dims)) launch(T(), false);
+  if (kSingle) launch(double(), true);
 }
 
 /// What kkt_kernel does; all teams on the lanes of `grid`.

@@ -28,11 +28,6 @@ std::vector<Dims> all_dims() {
   return result;
 }
 
-template <class Struct>
-bool same(const Struct& a, const Struct& b) {
-  return std::memcmp(&a, &b, sizeof(Struct)) == 0;
-}
-
 /// Checks the two calls of one launch, from `index` on.
 void expect_launch(size_t index, const void* kernel, const LaunchPlan& plan) {
   const Runtime& state = runtime();
@@ -115,21 +110,23 @@ TYPED_TEST(Host, ASolveIsTheLaunchesOfItsPlans) {
                    std::to_string(dims.p) + ", size " + std::to_string(size));
       runtime() = {};
       ASSERT_EQ(this->solve(dims, size), cudaSuccess);
-      ASSERT_EQ(runtime().calls.size(), this->kCalls);
+      const bool skips = sizeof(T) == 4 && skips_single(dims);
+      const size_t count = skips ? 2 : this->kCalls;
+      ASSERT_EQ(runtime().calls.size(), count);
       const LaunchPlan plan = plan_solve<T>(dims, size, kDevice);
-      expect_launch(0, table_of<T>(plan).solve, plan);
+      if (!skips) expect_launch(0, table_of<T>(plan).solve, plan);
       if constexpr (sizeof(T) == 4) {
         const LaunchPlan again = plan_solve<double>(dims, size, kDevice);
-        expect_launch(2, table_of<T>(again).retry, again);
+        expect_launch(count - 2, table_of<T>(again).retry, again);
       }
-      for (size_t i = 1; i < this->kCalls; i += 2) {
+      for (size_t i = 1; i < count; i += 2) {
         const Call& call = runtime().calls[i];
         const auto& entry = *static_cast<const Entry*>(call.kernel);
         EXPECT_EQ(entry.wide, plan.lanes > 32);
         EXPECT_EQ(entry.element, sizeof(T));
-        EXPECT_EQ(entry.retry, i == 3);
-        EXPECT_TRUE(same(call.parameter<ProblemBatch<T>>(0), this->problem(dims, size)));
-        EXPECT_TRUE(same(call.parameter<SolutionBatch<T>>(2), this->solution()));
+        EXPECT_EQ(entry.retry, skips || i == 3);
+        EXPECT_TRUE(call.parameter<ProblemBatch<T>>(0) == this->problem(dims, size));
+        EXPECT_TRUE(call.parameter<SolutionBatch<T>>(2) == this->solution());
       }
       lanes.insert(plan.lanes);
     }
@@ -166,8 +163,8 @@ TYPED_TEST(Host, ALinearisedSolveIsTheLaunchOfItsPlan) {
       ASSERT_EQ(runtime().calls.size(), 2u);
       const LaunchPlan plan = plan_kkt<T>(dims, size, kDevice);
       expect_launch(0, table_of<T>(plan).kkt, plan);
-      EXPECT_TRUE(
-          same(runtime().calls[1].template parameter<KktBatch<T>>(0), this->system(dims, size)));
+      EXPECT_TRUE(runtime().calls[1].template parameter<KktBatch<T>>(0) ==
+                  this->system(dims, size));
     }
 }
 

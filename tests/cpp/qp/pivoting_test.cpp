@@ -176,8 +176,9 @@ TEST(Pivoting, EndsWhereNoRowIsInError) {
 }
 
 TEST(Pivoting, ARowThatDependsOnOthersIsLeftOut) {
-  support::QpBatch<double> batch = support::random_batch<double>(dual_families().front(), 4, 73);
+  support::QpBatch<double> batch = support::random_batch<double>(dual_families()[1], 4, 73);
   const int n = batch.dims.n, m = batch.dims.m;
+  ASSERT_GE(m, 2);
   // Row 1 is row 0 again, twice as long; both are violated at the start and hold at the solution.
   for (int w = 0; w < 4; ++w) {
     for (int j = 0; j < n; ++j) batch.G[(w * m + 1) * n + j] = 2 * batch.G[w * m * n + j];

@@ -79,6 +79,7 @@ Real residual(const Batch& batch, const AdjointInput<double>& input, const std::
     for (Real term : terms) sum += term, size = std::max(size, std::abs(term));
     if (!(std::abs(sum) <= error)) error = std::abs(sum);
   };
+  const auto column = [](const double* a, int j) { return a == nullptr ? a : a + j; };
   const auto product = [](const double* a, const double* x, int count, int stride) {
     Real sum = 0;
     for (int k = 0; k < count; ++k) sum += Real(a[k * stride]) * x[k];
@@ -90,7 +91,7 @@ Real residual(const Batch& batch, const AdjointInput<double>& input, const std::
     for (int j = 0; j < n && !batch.dims.diagonal; ++j)
       Qz += (Real(Q[i * n + j]) + Q[j * n + i]) / 2 * d[j];
     if (batch.dims.diagonal) Qz = Real(Q[i]) * d[i];
-    row({Qz, product(A + i, nu, p, n), product(G + i, lam, m, n),
+    row({Qz, product(column(A, i), nu, p, n), product(column(G, i), lam, m, n),
          batch.dims.bounds() ? Real(lam[m + i]) : 0, Real(input.g_z[0][i])});
   }
   for (int i = 0; i < p; ++i) row({product(A + i * n, d.data(), n, 1), Real(input.g_nu[0][i])});

@@ -35,6 +35,13 @@ __attribute__((weak)) void __sanitizer_finish_switch_fiber(void* fake, const voi
 __attribute__((weak)) void __asan_unpoison_memory_region(const volatile void* begin, size_t size);
 }
 
+// Arithmetic that wraps around on purpose.
+#if defined(__clang__)
+#define TORCHQP_WRAPS __attribute__((no_sanitize("integer")))
+#else
+#define TORCHQP_WRAPS
+#endif
+
 namespace torchqp::support {
 namespace {
 
@@ -155,6 +162,11 @@ void unmap_stack(Lane& lane) {
   if (__tsan_destroy_fiber) __tsan_destroy_fiber(lane.tsan_fiber);
 }
 
+/// The state that a seed stands for.
+TORCHQP_WRAPS uint64_t scrambled(uint64_t seed) {
+  return seed * 0x9E3779B97F4A7C15ULL + 0xD1B54A32D192ED03ULL;
+}
+
 }  // namespace
 
 struct FiberGrid::Impl {
@@ -209,7 +221,7 @@ struct FiberGrid::Impl {
   }
 
   /// xorshift64*: a standard engine's template code could come from an instrumented file.
-  uint64_t next_random() {
+  TORCHQP_WRAPS uint64_t next_random() {
     random ^= random >> 12;
     random ^= random << 25;
     random ^= random >> 27;
@@ -288,7 +300,7 @@ FiberGrid::FiberGrid(int lanes, LaneOrder order, uint64_t seed, bool staged)
     if (impl_->stage == nullptr) throw std::bad_alloc();
     std::memset(impl_->stage, 0xFF, kStageBytes);
   }
-  impl_->random = seed * 0x9E3779B97F4A7C15ULL + 0xD1B54A32D192ED03ULL;
+  impl_->random = scrambled(seed);
   for (int i = 0; i < lanes; ++i) {
     Lane& lane = impl_->lanes[i];
     lane.grid = this;
