@@ -22,6 +22,7 @@ STEPS: dict[str, list[str]] = {
     "layers": ["layers.py"],
     "layers-2threads": ["layers.py", "--threads", "2", "--layers", *TWO_THREADS],
     "ratios": ["ratios.py"],
+    "ablation": ["ablation.py"],
     "projection": ["projection.py"],
     "scaling": ["scaling.py"],
     "large": ["large.py"],

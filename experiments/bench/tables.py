@@ -136,6 +136,15 @@ def ratios(record: Record) -> list[str]:
     return [table(["ratio", *_sizes(record)], rows)]
 
 
+def ablation(record: Record) -> list[str]:
+    cases = record["cases"]
+    rows = [[n, *(f"{case['buys'][n]:.2f}" for case in cases)] for n in cases[0]["buys"]]
+    for name in cases[0]["residual_worst"]:
+        told = [f"{case['residual_worst'][name]:.0e}" for case in cases]
+        rows.append([f"{name}: worst residual", *told])
+    return [table(["time without a part / with it", *_sizes(record)], rows)]
+
+
 def projection(record: Record) -> list[str]:
     rows = []
     for case in record["cases"]:
@@ -288,6 +297,7 @@ SECTIONS = {
     "layers": ("Layers, one thread", layers, "size.png"),
     "layers-2threads": ("Layers, two threads", layers_two, None),
     "ratios": ("torchqp's options", ratios, None),
+    "ablation": ("What each part buys", ablation, None),
     "projection": ("Projections", projection, None),
     "scaling": ("Latency, batch, threads", scaling, "batch.png"),
     "large": ("Large problems", large, None),

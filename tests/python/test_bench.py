@@ -12,6 +12,7 @@ import torch
 
 import torchqp
 from experiments.bench import (
+    ablation,
     accuracy,
     figures,
     large,
@@ -86,6 +87,7 @@ def results(tmp_path_factory) -> Path:
     with warnings.catch_warnings():
         layers.main([*CASE, "--layers", *OURS, *out("layers")])
         ratios.main([*CASE, *out("ratios")])
+        ablation.main([*CASE, *out("ablation")])
         projection.main(["--n", "5", "--batch", "64", *out("projection")])
         small = ["--size", "4,4,0,1", "--batches", "2", "8", "--calls", "20", "--turns", "1"]
         scaling.main(["--cases", "4,4,0,8", *small, *out("scaling")])
@@ -290,6 +292,15 @@ def test_unknown_layer_is_named():
         available(["nobody"])
 
 
+def test_what_a_part_buys_is_the_ratio_of_its_times_at_equal_answers(results):
+    case = read(results, "ablation")["cases"][0]
+    assert set(case["buys"]) == set(ablation.PARTS)
+    for name, (without, having) in ablation.PARTS.items():
+        expected = case["us"][without]["median"] / case["us"][having]["median"]
+        assert case["buys"][name] == pytest.approx(expected, rel=1e-3), name
+    assert max(case["residual_worst"].values()) <= 1e-8
+
+
 def test_ratios_are_ratios_of_their_times(results):
     case = read(results, "ratios")["cases"][0]
     for name, (numerator, denominator) in ratios.RATIOS.items():
@@ -409,7 +420,7 @@ def test_figures_and_tables_come_from_the_files(results, tmp_path, capsys):
     assert text.startswith("# Head\n")
     assert text.endswith("\ntail\n")
     assert "earlier tables" not in text
-    assert [text.count(f"### {title}\n") for title, _, _ in tables.SECTIONS.values()] == [1] * 11
+    assert [text.count(f"### {title}\n") for title, _, _ in tables.SECTIONS.values()] == [1] * 12
     # Two threads, hard problems, faults, a GPU.
     assert text.count("Not measured.") == 4
     for name in ("size", "batch", "accuracy"):
