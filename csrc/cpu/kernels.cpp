@@ -209,7 +209,8 @@ void solve_range(const ProblemBatch<T>& problem, const Settings& settings,
     }
     if constexpr (sizeof(T) == 4) {
       const int32_t* status = out.status + member;
-      if (skips || std::any_of(status, status + length, needs_double)) {
+      const auto open = [](int32_t ended) { return needs_double(ended); };
+      if (skips || std::any_of(status, status + length, open)) {
         packs.reset(), singles.reset();
         solve_in_double(problem, settings, out, order, member, length, workspace);
       }
