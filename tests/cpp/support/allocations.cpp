@@ -5,9 +5,15 @@
 #include <cstdlib>
 #include <new>
 
+#include "support/sanitizers.hpp"
+
 namespace {
 std::atomic<int64_t> count{0};
+}  // namespace
 
+// clang links that sanitizer's own operators.
+#if !defined(TORCHQP_THREAD_SANITIZER)
+namespace {
 void* allocate(size_t bytes, size_t alignment) {
   count.fetch_add(1, std::memory_order_relaxed);
   const size_t rounded = (bytes + alignment - 1) / alignment * alignment;
@@ -38,6 +44,7 @@ void operator delete(void* memory, std::align_val_t) noexcept {
 void operator delete(void* memory, size_t, std::align_val_t) noexcept {
   std::free(memory);
 }
+#endif
 
 namespace torchqp::support {
 int64_t allocations() {

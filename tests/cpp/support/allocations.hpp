@@ -5,7 +5,8 @@
 
 namespace torchqp::support {
 
-/// Calls of operator new (all forms) so far, on all threads.
+/// Calls of operator new (all forms) so far, on all threads; none are counted under the thread
+/// sanitizer.
 int64_t allocations();
 
 }  // namespace torchqp::support
