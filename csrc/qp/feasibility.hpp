@@ -35,8 +35,8 @@ TORCHQP_HD_CALL void seek_certificate(const Team& team, Solver<Scalar>& solver, 
   } else {
     team.for_each(s.np * s.np, [&](int i) { clear(solver.data.Q[i]); });
   }
+  team.single([&] { form.set_soft(true); });
   team.template sync<Site::kStart>();
-  form.set_soft(true);
   form.form_base(team);
   reset_iterate(team, s, it);
   cold_start(team, s, form, it);

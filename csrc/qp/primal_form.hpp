@@ -76,7 +76,8 @@ struct PrimalForm {
   /// By how much a side may be missed.
   TORCHQP_HD Scalar give(Scalar lam) const { return soft ? lam : broadcast<Scalar>(0); }
 
-  /// To the soft problem or back. What depends on Q is to be formed anew.
+  /// To the soft problem or back. What depends on Q is to be formed anew. One lane calls, all see it
+  /// after a sync.
   TORCHQP_HD void set_soft(bool on) {
     soft = on;
     damping = on ? 1.0 : damping_v<Scalar>;

@@ -148,7 +148,7 @@ TORCHQP_HD_CALL Scalar run_primal(const Team& team, Solver<Scalar>& solver, Form
   if (!any(doubtful)) return spent;
   Outcome<Scalar> sought;
   seek_certificate(team, solver, form, doubtful, sought);
-  form.set_soft(false);
+  team.single([&] { form.set_soft(false); });
   net_multipliers(team, s, it);
   store_multipliers(team, solver, sought.primal_infeasible);
   team.single([&] {
