@@ -10,8 +10,8 @@
 namespace torchqp::torch_ops {
 
 /// Hands `info` of one backward pass, as kkt_solve returns it, to every watch that is on, but not
-/// under a transform; nearly free when there is no watch. Watches are of all threads: torch runs a backward pass on CUDA tensors in a
-/// thread of its own.
+/// under a transform; nearly free when there is no watch. Watches are of all threads: torch runs a
+/// backward pass on CUDA tensors in a thread of its own.
 void record_backward(const at::Tensor& info);
 
 /// Starts a watch. Returns its number.

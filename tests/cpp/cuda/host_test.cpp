@@ -2,7 +2,6 @@
 // and no more of them after an error.
 #include <gtest/gtest.h>
 
-#include <cstring>
 #include <set>
 #include <string>
 
