@@ -162,58 +162,68 @@ class PackSolver {
   qp::Prepared left_ = qp::Prepared::kNothing;
 };
 
-/// Solves in double precision what single precision could not or need not try, of the members of one
-/// run.
-void solve_in_double(const ProblemBatch<float>& problem, const Settings& settings,
-                     const SolutionBatch<float>& out, const qp::MemberOrder& order, int64_t member,
-                     int64_t length, void* workspace) {
-  int64_t open[kWidth<float>];
-  int count = 0;
-  for (int64_t i = member; i < member + length; ++i) {
-    if (skips_single(problem.dims) || needs_double(out.status[i])) open[count++] = i;
-  }
-  constexpr int kMembers = kWidth<double>;
-  for (int i = 0; i < count; i += kMembers) {
-    const Members<kMembers> pack(std::span<const int64_t>(open + i, open + count));
-    if (pack.count == 1) {
-      PackSolver<double, float> single(problem, settings, out, order, workspace);
-      single.run(Members<1>(open[i], open[i] + 1));
+/// Solves packs and single members in one workspace, which serves whichever of the two is alive.
+template <class Element, class T>
+class RunSolver {
+  static constexpr int kMembers = kWidth<Element>;
+  using Wide = Pack<Element, kMembers>;
+
+ public:
+  RunSolver(const ProblemBatch<T>& problem, const Settings& settings, const SolutionBatch<T>& out,
+            const qp::MemberOrder& order, void* workspace)
+      : problem_(problem), settings_(settings), out_(out), order_(order), workspace_(workspace) {}
+
+  /// Solves the first of `listed`, at most a pack of them. Returns how many.
+  int run(std::span<const int64_t> listed) {
+    const Members<kMembers> members(listed);
+    if (members.count == 1) {
+      packs_.reset();
+      if (!singles_) singles_.emplace(problem_, settings_, out_, order_, workspace_);
+      singles_->run(Members<1>(listed));
     } else {
-      PackSolver<Pack<double, kMembers>, float> wide(problem, settings, out, order, workspace);
-      wide.run(pack);
+      singles_.reset();
+      if (!packs_) packs_.emplace(problem_, settings_, out_, order_, workspace_);
+      packs_->run(members);
     }
+    return members.count;
   }
-}
+
+  /// Leaves the workspace to others.
+  void reset() { packs_.reset(), singles_.reset(); }
+
+ private:
+  const ProblemBatch<T>& problem_;
+  const Settings& settings_;
+  const SolutionBatch<T>& out_;
+  const qp::MemberOrder& order_;
+  void* workspace_;
+  std::optional<PackSolver<Wide, T>> packs_;
+  std::optional<PackSolver<Element, T>> singles_;
+};
 
 template <class T>
 void solve_range(const ProblemBatch<T>& problem, const Settings& settings,
                  const SolutionBatch<T>& out, int64_t begin, int64_t end, void* workspace) {
-  using Wide = Pack<T, kWidth<T>>;
-  const int width = members_per_pack<T>(problem.dims);
-  const qp::MemberOrder order(problem, width);
-  // One workspace serves them all, so that only one is alive at a time.
-  std::optional<PackSolver<Wide, T>> packs;
-  std::optional<PackSolver<T, T>> singles;
+  const qp::MemberOrder order(problem, members_per_pack<T>(problem.dims));
+  const bool skips = sizeof(T) == 4 && skips_single(problem.dims);
+  RunSolver<T, T> native(problem, settings, out, order, workspace);
+  RunSolver<double, T> twice(problem, settings, out, order, workspace);  // float's second try
   for (int64_t place = begin; place < end;) {
     const auto [member, length] = order.run(place, end);
     place += length;
-    const bool skips = sizeof(T) == 4 && skips_single(problem.dims);
-    if (!skips && length == 1) {
-      packs.reset();
-      if (!singles) singles.emplace(problem, settings, out, order, workspace);
-      singles->run(Members<1>(member, member + 1));
-    } else if (!skips) {
-      singles.reset();
-      if (!packs) packs.emplace(problem, settings, out, order, workspace);
-      packs->run(Members<kWidth<T>>(member, member + length));
+    int64_t open[kWidth<T>] = {member};
+    for (int64_t i = 1; i < length; ++i) open[i] = member + i;
+    int64_t* last = open + length;
+    if (!skips) {
+      twice.reset();
+      native.run({open, last});
     }
     if constexpr (sizeof(T) == 4) {
-      const int32_t* status = out.status + member;
-      const auto open = [](int32_t ended) { return needs_double(ended); };
-      if (skips || std::any_of(status, status + length, open)) {
-        packs.reset(), singles.reset();
-        solve_in_double(problem, settings, out, order, member, length, workspace);
-      }
+      const auto solved = [&](int64_t i) { return !needs_double(out.status[i]); };
+      if (!skips) last = std::remove_if(open, last, solved);
+      if (open == last) continue;
+      native.reset();
+      for (int64_t* next = open; next < last;) next += twice.run({next, last});
     }
   }
 }

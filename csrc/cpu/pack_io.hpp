@@ -24,10 +24,11 @@ struct Members {
   Members(int64_t begin, int64_t end) : count(static_cast<int>(end - begin < W ? end - begin : W)) {
     for (int w = 0; w < W; ++w) index[w] = begin + (w < count ? w : count - 1);
   }
-  /// The first of `listed`, at most W.
+  /// The first of `listed`, at least one and at most W.
   explicit Members(std::span<const int64_t> listed)
       : count(static_cast<int>(std::min<size_t>(listed.size(), W))) {
-    for (int w = 0; w < W; ++w) index[w] = listed[w < count ? w : count - 1];
+    index[0] = listed[0];
+    for (int w = 1; w < W; ++w) index[w] = w < count ? listed[w] : index[w - 1];
   }
 };
 
