@@ -126,6 +126,12 @@ TORCHQP_HD bool keeps_diagonal(const Dims& dims) {
   return dims.diagonal && 2 * (int64_t{dims.m} + dims.p) <= dims.n;
 }
 
+/// Whether the dual form is tried first: rows only, and not many more of them than variables (then
+/// condensing is cheaper).
+TORCHQP_HD bool prefers_dual(const Dims& dims) {
+  return !dims.bounds() && !keeps_diagonal(dims) && dims.m <= 2 * int64_t{dims.n};
+}
+
 /// Whether there are many more rows of G than the equalities leave freedom: the dual form's system
 /// is singular then, and the solution likely a vertex.
 TORCHQP_HD bool is_crowded(int n, int m, int p) {
@@ -136,8 +142,7 @@ TORCHQP_HD bool is_crowded(int n, int m, int p) {
 /// problem single precision takes three to five times the iterations (n = 20 to 100), for the
 /// system's rounding is as large as what makes it regular.
 TORCHQP_HD bool skips_single(const Dims& dims) {
-  const bool dual = !dims.bounds() && !keeps_diagonal(dims) && dims.m <= 2 * int64_t{dims.n};
-  return dual && is_crowded(dims.n, dims.m, dims.p);
+  return prefers_dual(dims) && is_crowded(dims.n, dims.m, dims.p);
 }
 
 /// Scalars that one member's factor takes: a tag, then the lower triangles, row by row, of Q's (or
@@ -146,7 +151,7 @@ TORCHQP_HD bool skips_single(const Dims& dims) {
 TORCHQP_HD int64_t factor_size(const Dims& dims) {
   if (keeps_diagonal(dims)) return 1;
   const int64_t n = dims.n;
-  const int64_t rows = dims.p + (!dims.bounds() && dims.m <= 2 * n ? dims.m : 0);
+  const int64_t rows = dims.p + (prefers_dual(dims) ? dims.m : 0);
   return 1 + n * (n + 1) / 2 + rows * (rows + 1) / 2;
 }
 

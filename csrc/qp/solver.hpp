@@ -9,8 +9,7 @@
 namespace torchqp::qp {
 TORCHQP_BEGIN_ISA_NAMESPACE
 
-/// Whether the dual form is tried first: rows only, and not many more of them than variables (then
-/// condensing is cheaper).
+/// As prefers_dual of the Dims that the shape was made from.
 TORCHQP_HD bool prefers_dual(const Shape& s) {
   return !s.bounds && !s.diagonal && s.m <= 2 * s.n;
 }
