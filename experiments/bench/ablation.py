@@ -66,7 +66,7 @@ def _backwards(problem: Problem) -> dict[str, Callable[[], Any]]:
     z = torchqp.solve_qp(*leaves).z
     solved = torch.ops.torchqp.solve(
         *(Q, q, G, None, h, A, b, None, None, *[None] * 5),
-        *(False, "kkt", [], 1e-8, 1e-8, 100, True, False, True),
+        *(False, "kkt", [], *torchqp.Settings().resolve(q.dtype), False, True),
     )
     system = (Q, G, A, solved[9], solved[6])
 
