@@ -181,10 +181,10 @@ TORCHQP_HD_CALL MaskOf<Scalar> refine_once(const Team& team, const Adjoint<Scala
       a.d_z[i] = select(better, value * a.scale.variable[i], a.d_z[i]);
     });
     team.for_each(s.pp, [&](int i) {
-      a.d_nu[i] = select(better, it.nu[i] * (a.scale.equality[i] * inverse_cost), a.d_nu[i]);
+      a.d_nu[i] = select(better, (it.nu[i] * a.scale.equality[i]) * inverse_cost, a.d_nu[i]);
     });
     team.for_each(s.k, [&](int i) {
-      a.d_lam[i] = select(better, it.lam[i] * (a.scale.row[i] * inverse_cost), a.d_lam[i]);
+      a.d_lam[i] = select(better, (it.lam[i] * a.scale.row[i]) * inverse_cost, a.d_lam[i]);
     });
     const Scalar fine = broadcast<Scalar>(adjoint_fine_v<Scalar, Form> * epsilon_v<Scalar>);
     const auto further = both(moving, both(now<half * error, now> fine));
@@ -273,7 +273,7 @@ TORCHQP_HD_CALL void solve_adjoint(const Team& team, Adjoint<Scalar>& a) {
     const Scalar cost_given = maximum(-a.factor_tag[0], zero);
     equilibrate(team, a.data, a.scale, cost_given, a.ruiz);
     const Scalar cost = a.scale.cost[0];
-    team.for_each(s.np, [&](int i) { a.g_z[i] = a.g_z[i] * (cost * a.scale.variable[i]); });
+    team.for_each(s.np, [&](int i) { a.g_z[i] = (a.g_z[i] * a.scale.variable[i]) * cost; });
     team.for_each(s.pp, [&](int i) { a.g_nu[i] = a.g_nu[i] * a.scale.equality[i]; });
     team.for_each(s.k, [&](int i) { a.g_lam[i] = a.g_lam[i] * a.scale.row[i]; });
     team.template sync<Site::kAdjointSetup>();

@@ -186,7 +186,7 @@ TORCHQP_HD_CALL Residuals<Scalar> kkt_residuals(const Team& team, const Data<Sca
       primal = max_norm(primal, violation * unscale);
       primal_reference = max_norm(primal_reference, bound * unscale);
       primal_reference = max_norm(primal_reference, select(exists, it.y[i], zero) * unscale);
-      const Scalar multiplier = side.lam[i] * (scale.row[i] * inverse_cost);
+      const Scalar multiplier = (side.lam[i] * scale.row[i]) * inverse_cost;
       dual_sign = max_norm(dual_sign, maximum(-multiplier, zero));
       dual_sign_reference = max_norm(dual_sign_reference, multiplier);
     });

@@ -77,31 +77,32 @@ TORCHQP_HD_CALL void equilibrate(const Team& team, const Data<Scalar>& data,
     Scalar& largest = norm[0];
     team.for_each(s.n, [&](int j) {
       largest = max_norm(largest, data.q[j] * D[j]);
-      if (s.diagonal) largest = max_norm(largest, data.Q[j] * (D[j] * D[j]));
+      if (s.diagonal) largest = max_norm(largest, (data.Q[j] * D[j]) * D[j]);
     });
     for_each_row(team, s.diagonal ? 0 : s.n, [&](int i, int first, int step) {
       const Scalar* row = data.Q + i * s.np;
       const Scalar by = D[i];
       TORCHQP_ROLLED
-      for (int j = first; j < s.n; j += step) largest = max_norm(largest, row[j] * (by * D[j]));
+      for (int j = first; j < s.n; j += step) largest = max_norm(largest, (row[j] * by) * D[j]);
     });
     team.template max_all<Site::kScaling>(norm);
     cost = select(given_cost > zero, given_cost, power_of_two(reciprocal(largest)));
   }
+  // One factor after the other: their product can underflow where no entry does.
   const auto scale_rows = [&](Scalar* matrix, int rows, const Scalar* by_row, Scalar by_all) {
     for_each_row(team, rows, [&](int i, int first, int step) {
       Scalar* row = matrix + int64_t{i} * s.np;
-      const Scalar by = by_row[i] * by_all;
+      const Scalar by = by_row[i];
       TORCHQP_ROLLED
-      for (int j = first; j < s.np; j += step) row[j] = row[j] * (by * D[j]);
+      for (int j = first; j < s.np; j += step) row[j] = ((row[j] * by) * D[j]) * by_all;
     });
   };
   scale_rows(data.Q, s.diagonal ? 0 : s.n, D, cost);  // the padding's identity stays
   scale_rows(data.G, s.mp, E, one);
   scale_rows(data.A, s.pp, F, one);
   team.for_each(s.np, [&](int i) {
-    if (s.diagonal && i < s.n) data.Q[i] = data.Q[i] * (cost * (D[i] * D[i]));
-    data.q[i] = data.q[i] * (cost * D[i]);
+    if (s.diagonal && i < s.n) data.Q[i] = ((data.Q[i] * D[i]) * D[i]) * cost;
+    data.q[i] = (data.q[i] * D[i]) * cost;
     scale.variable[i] = scale.variable[i] * D[i];
   });
   team.for_each(s.mp, [&](int i) {

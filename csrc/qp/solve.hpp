@@ -30,11 +30,11 @@ TORCHQP_HD_CALL void store_multipliers(const Team& team, const Solver<Scalar>& s
   const Result<Scalar>& out = solver.result;
   const Scalar inverse_cost = reciprocal(solver.scale.cost[0]);
   team.for_each(s.pp, [&](int i) {
-    const Scalar nu = it.nu[i] * (solver.scale.equality[i] * inverse_cost);
+    const Scalar nu = (it.nu[i] * solver.scale.equality[i]) * inverse_cost;
     out.nu[i] = select(which, nu, out.nu[i]);
   });
   team.for_each(s.k, [&](int i) {
-    const Scalar lam = it.lam[i] * (solver.scale.row[i] * inverse_cost);
+    const Scalar lam = (it.lam[i] * solver.scale.row[i]) * inverse_cost;
     out.lam[i] = select(which, lam, out.lam[i]);
   });
 }

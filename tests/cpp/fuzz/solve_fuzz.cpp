@@ -157,13 +157,11 @@ class Workspace {
   void* data_;
 };
 
-/// A sum in long double, with the sizes of its terms.
+/// A sum in long double, and that of its terms' sizes.
 struct Sum {
-  long double value = 0, largest = 0, all = 0;
+  long double value = 0, all = 0;
 
-  void add(long double term) {
-    value += term, largest = std::max(largest, std::abs(term)), all += std::abs(term);
-  }
+  void add(long double term) { value += term, all += std::abs(term); }
 };
 
 /// The largest residual of member `i` relative to 1 + its largest term, in long double. What the
@@ -176,7 +174,7 @@ long double residual(const Batch<T>& batch, int64_t i, const T* z, const T* nu, 
   const Real rounding = 8 * std::numeric_limits<T>::epsilon();
   Real worst = 0, d = 0, d_size = 0, primal = 0, p_size = 0;
   const auto beyond = [&](Real error, const Sum& sum) { return error - rounding * sum.all; };
-  Sum gap;
+  Sum quadratic, linear, support;  // whose sum is the gap
   const T* Q = batch.Q.data() + i * (batch.dims.diagonal ? n : n * n);
   const auto entry = [&](int j, int k) -> Real {
     if (batch.dims.diagonal) return j == k ? Real{Q[j]} : Real{0};
@@ -184,13 +182,14 @@ long double residual(const Batch<T>& batch, int64_t i, const T* z, const T* nu, 
   };
   for (int j = 0; j < n; ++j) {
     Sum stationarity, Qz, At, Gt;
-    for (int k = 0; k < n; ++k) Qz.add(entry(j, k) * z[k]), gap.add(entry(j, k) * z[j] * z[k]);
+    for (int k = 0; k < n; ++k)
+      Qz.add(entry(j, k) * z[k]), quadratic.add(entry(j, k) * z[j] * z[k]);
     for (int r = 0; r < p; ++r) At.add(Real{batch.A[(i * p + r) * n + j]} * nu[r]);
     for (int r = 0; r < m; ++r) Gt.add(Real{batch.G[(i * m + r) * n + j]} * lam[r]);
     if (lam_ub) Gt.add(lam_ub[j]);
     if (lam_lb) Gt.add(-Real{lam_lb[j]});
     const Real q = batch.q[i * n + j];
-    gap.add(q * z[j]);
+    linear.add(q * z[j]);
     stationarity.value = Qz.value + q + At.value + Gt.value;
     stationarity.all = Qz.all + std::abs(q) + At.all + Gt.all;
     d = std::max(d, beyond(std::abs(stationarity.value), stationarity));
@@ -201,7 +200,7 @@ long double residual(const Batch<T>& batch, int64_t i, const T* z, const T* nu, 
     if (bound.empty() || std::abs(bound[at]) >= T(kInfinity)) return;
     primal = std::max(primal, beyond(sign * (y.value - bound[at]), y));
     p_size = std::max({p_size, std::abs(y.value), std::abs(Real{bound[at]})});
-    gap.add(sign * Real{bound[at]} * std::max(multiplier, Real{0}));
+    support.add(sign * Real{bound[at]} * std::max(multiplier, Real{0}));
   };
   const auto row = [&](const std::vector<T>& matrix, int64_t r) {
     Sum y;
@@ -213,7 +212,7 @@ long double residual(const Batch<T>& batch, int64_t i, const T* z, const T* nu, 
     const Real b = batch.b[i * p + r];
     primal = std::max(primal, beyond(std::abs(y.value - b), y));
     p_size = std::max({p_size, std::abs(y.value), std::abs(b)});
-    gap.add(b * nu[r]);
+    support.add(b * nu[r]);
   }
   for (int r = 0; r < m; ++r) {
     const Sum y = row(batch.G, i * m + r);
@@ -226,7 +225,11 @@ long double residual(const Batch<T>& batch, int64_t i, const T* z, const T* nu, 
     side(y, batch.lb, i * n + j, lam_lb ? lam_lb[j] : T(0), -1);
   }
   worst = std::max(d / (1 + d_size), primal / (1 + p_size));
-  return std::max(worst, beyond(std::abs(gap.value), gap) / (1 + gap.largest));
+  const Real gap = std::abs(quadratic.value + linear.value + support.value);
+  const Real noise = rounding * (quadratic.all + linear.all + support.all);
+  const Real gap_size =
+      std::max({std::abs(quadratic.value), std::abs(linear.value), std::abs(support.value)});
+  return std::max(worst, (gap - noise) / (1 + gap_size));
 }
 
 template <class T>
@@ -268,8 +271,10 @@ void run(Bytes& bytes) {
     };
     if (!finite(z.data() + i * n, n) || !finite(nu.data() + i * p, p) ||
         !finite(lam.data() + i * m, m) || (dims.lb && !finite(lam_lb.data() + i * n, n)) ||
-        (dims.ub && !finite(lam_ub.data() + i * n, n)))
+        (dims.ub && !finite(lam_ub.data() + i * n, n))) {
+      batch.print(i);
       fail("status 0 and not finite");
+    }
     const long double error = residual(
         batch, i, z.data() + i * n, nu.data() + i * p, lam.data() + i * m,
         dims.lb ? lam_lb.data() + i * n : nullptr, dims.ub ? lam_ub.data() + i * n : nullptr);
