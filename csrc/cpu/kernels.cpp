@@ -28,6 +28,10 @@ inline constexpr int kWidth = kRegisterBytes / static_cast<int>(sizeof(T));
 /// Variables or rows of the largest problems that are solved in packs.
 inline constexpr int kLargestPacked = 160;
 
+/// Bytes of one argument of the next pack that are asked for ahead: what the second-level cache has
+/// room for beside a pack.
+inline constexpr int64_t kPrefetched = 4096 * kRegisterBytes;
+
 /// Problems that are solved in one register: from some size on a pack of matrices leaves the cache,
 /// and one problem at a time, vectorised along its rows, is faster.
 template <class T>
@@ -59,9 +63,7 @@ void write_members(const qp::Solver<Scalar>& solver, const ProblemBatch<T>& prob
   }
   const auto write = [&](T* to, int size, const auto& value) {
     if (to == nullptr || size == 0) return;
-    PackWriter<Scalar, T> writer(to, size, members);
-    for (int i = 0; i < size; ++i) writer.put(select(shown, value(i), nan));
-    writer.finish();
+    write_vector(to, size, members, [&](int64_t i) { return select(shown, value(i), nan); });
   };
   // Keeps a NaN, and turns -0 into 0.
   const auto positive_part = [&](Scalar x) { return select(x <= zero, zero, x); };
@@ -71,15 +73,11 @@ void write_members(const qp::Solver<Scalar>& solver, const ProblemBatch<T>& prob
   if (dims.ub) write(out.lam_ub, s.n, [&](int i) { return positive_part(result.lam[s.mp + i]); });
   if (dims.lb) write(out.lam_lb, s.n, [&](int i) { return positive_part(-result.lam[s.mp + i]); });
   write(out.slack, s.m, [&](int i) { return result.slack[i]; });
-  const int sides = s.m + (s.bounds ? s.n : 0);
+  write_vector(out.active, s.m + (s.bounds ? s.n : 0), members, [&](int64_t i) {
+    return select(solved, result.active[i < s.m ? i : s.mp + i - s.m], zero);
+  });
   for (int w = 0; w < members.count; ++w) {
     const int64_t member = members.index[w];
-    const bool holds = get_mask(solved, w);
-    for (int i = 0; i < sides; ++i) {
-      const int at = i < s.m ? i : s.mp + i - s.m;
-      out.active[member * sides + i] =
-          holds ? static_cast<int8_t>(get(result.active[at], w)) : int8_t{0};
-    }
     out.status[member] = static_cast<int32_t>(get(ended, w));
     out.iterations[member] = static_cast<int32_t>(get(result.iterations[0], w));
     for (int i = 0; i < 4; ++i)
@@ -109,26 +107,44 @@ class PackSolver {
     if (left_ != qp::Prepared::kNothing && !same_matrices(members)) left_ = qp::Prepared::kNothing;
     if (left_ == qp::Prepared::kNothing) load_matrices(members);
     constexpr double kInf = std::numeric_limits<double>::infinity();
+    // Vectors that a form works on are scaled in place; the direct method leaves them as they are.
+    const bool untouched = left_ != qp::Prepared::kNothing && qp::has_single_row(s);
+    const auto is_new = [&](const auto&... arrays) {
+      return !untouched || !(same_as_last(arrays, members) && ...);
+    };
     load_vector(solver_.data.q, s.np, problem_.q, s.n, 0, members);
-    load_vector(solver_.data.b, s.pp, problem_.b, s.p, 0, members);
-    load_sides(solver_.data.lower, s, problem_.h_lower, problem_.lb, -kInf, members);
-    load_sides(solver_.data.upper, s, problem_.h, problem_.ub, kInf, members);
+    if (is_new(problem_.b)) load_vector(solver_.data.b, s.pp, problem_.b, s.p, 0, members);
+    if (is_new(problem_.h_lower, problem_.lb))
+      load_sides(solver_.data.lower, s, problem_.h_lower, problem_.lb, -kInf, members);
+    if (is_new(problem_.h, problem_.ub))
+      load_sides(solver_.data.upper, s, problem_.h, problem_.ub, kInf, members);
+    last_ = members;
+    prefetch_next(problem_.q, s.n, members, problem_.size, kPrefetched);
+    prefetch_next(problem_.Q, s.n * s.n, members, problem_.size, kPrefetched);
+    prefetch_next(problem_.G, s.m * s.n, members, problem_.size, kPrefetched);
+    prefetch_next(problem_.A, s.p * s.n, members, problem_.size, kPrefetched);
     const bool warm = problem_.z0.data != nullptr;
     if (warm) load_start(members);
+    if (qp::has_single_row(s)) {
+      prefetch_rows(out_.z, s.n, members);
+      if (out_.lam_lb != nullptr) prefetch_rows(out_.lam_lb, s.n, members);
+      if (out_.lam_ub != nullptr) prefetch_rows(out_.lam_ub, s.n, members);
+    }
     left_ = qp::solve(SerialTeam{}, solver_, warm, left_, again_, out_.factor != nullptr);
     write_members(solver_, problem_, settings_, out_, members);
   }
 
  private:
+  bool same_as_last(const StridedArray<T>& array, const Members<kMembers>& members) const {
+    for (int w = 0; w < kMembers; ++w) {
+      if (array.batch.offset(members.index[w]) != array.batch.offset(last_.index[w])) return false;
+    }
+    return true;
+  }
+
   bool same_matrices(const Members<kMembers>& members) const {
-    const auto same = [&](const StridedArray<T>& array) {
-      for (int w = 0; w < kMembers; ++w) {
-        if (array.batch.offset(members.index[w]) != array.batch.offset(last_.index[w]))
-          return false;
-      }
-      return true;
-    };
-    return same(problem_.Q) && same(problem_.G) && same(problem_.A);
+    return same_as_last(problem_.Q, members) && same_as_last(problem_.G, members) &&
+           same_as_last(problem_.A, members);
   }
 
   void load_matrices(const Members<kMembers>& members) {
@@ -136,7 +152,6 @@ class PackSolver {
     load_hessian(solver_.data.Q, s, problem_.Q, problem_.dims.diagonal, members);
     load_matrix(solver_.data.G, s.np, s.mp, problem_.G, s.m, s.n, members);
     load_matrix(solver_.data.A, s.np, s.pp, problem_.A, s.p, s.n, members);
-    last_ = members;
   }
 
   void load_start(const Members<kMembers>& members) {
@@ -261,13 +276,15 @@ void kkt_pack(const KktBatch<T>& system, const Members<W>& members, void* worksp
   load_vector(adjoint.live, 1, system.status, 1, 0, members);
   adjoint.live[0] =
       select(adjoint.live[0] <= broadcast<Scalar>(1), broadcast<Scalar>(1), broadcast<Scalar>(0));
+  prefetch_next(system.Q, s.n * s.n, members, system.size, kPrefetched);
+  prefetch_next(system.G, s.m * s.n, members, system.size, kPrefetched);
+  prefetch_next(system.A, s.p * s.n, members, system.size, kPrefetched);
+  prefetch_next(system.factor, factor_size(system.dims), members, system.size, kPrefetched);
   qp::list_held(SerialTeam{}, adjoint);
   load_factor(adjoint, system.dims, system.factor, members);
   qp::solve_adjoint(SerialTeam{}, adjoint);
   const auto write = [&](T* to, int size, const Scalar* from) {
-    PackWriter<Scalar, T> writer(to, size, members);
-    for (int i = 0; i < size; ++i) writer.put(from[i]);
-    writer.finish();
+    write_vector(to, size, members, [&](int64_t i) { return from[i]; });
   };
   write(system.d_z, s.n, adjoint.d_z);
   write(system.d_nu, s.p, adjoint.d_nu);

@@ -3,6 +3,7 @@
 // members[w] of the batch.
 
 #include <algorithm>
+#include <bit>
 #include <cstring>
 #include <limits>
 #include <span>
@@ -56,6 +57,62 @@ TORCHQP_HD void transpose(Pack<T, W> (&rows)[W]) {
   if constexpr (2 * kSize < W) transpose<2 * kSize>(rows);
 }
 
+/// As many numbers of type T as a pack has members.
+template <class T, int W>
+struct RowOf {
+  typedef T Type __attribute__((vector_size(sizeof(T) * W)));
+};
+
+/// Between bytes and whole numbers of 32 bits by one move of bytes: __builtin_convertvector takes them
+/// apart.
+template <int W>
+struct Bytes {
+  using Whole = typename RowOf<int32_t, W>::Type;
+  using Raw = typename RowOf<int8_t, 4 * W>::Type;
+  static constexpr int kLow = std::endian::native == std::endian::little ? 0 : 3;
+
+  template <int... kByte>
+  TORCHQP_HD static Whole widen(const int8_t* from, std::integer_sequence<int, kByte...>) {
+    Raw raw{};
+    memcpy(&raw, from, W);
+    // Each byte on top of 32 bits, then down with its sign.
+    return (Whole)__builtin_shufflevector(Raw{}, raw,
+                                          (kByte % 4 == 3 - kLow ? 4 * W + kByte / 4 : 0)...) >>
+           24;
+  }
+  template <int... kByte>
+  TORCHQP_HD static void narrow(Whole from, int8_t* to, std::integer_sequence<int, kByte...>) {
+    const Raw raw = (Raw)from,
+              packed = __builtin_shufflevector(raw, raw, (kByte % W * 4 + kLow)...);
+    memcpy(to, &packed, W);
+  }
+};
+
+/// W numbers from memory, as a register of another type.
+template <class Register, int W, class T>
+TORCHQP_HD Register load_row(const T* from) {
+  if constexpr (sizeof(T) == 1) {
+    const auto whole = Bytes<W>::widen(from, std::make_integer_sequence<int, 4 * W>());
+    return __builtin_convertvector(whole, Register);
+  } else {
+    typename RowOf<T, W>::Type row;
+    memcpy(&row, from, sizeof(row));
+    return __builtin_convertvector(row, Register);
+  }
+}
+
+/// The reverse.
+template <int W, class T, class Register>
+TORCHQP_HD void store_row(Register row, T* to) {
+  if constexpr (sizeof(T) == 1) {
+    const auto whole = __builtin_convertvector(row, typename Bytes<W>::Whole);
+    Bytes<W>::narrow(whole, to, std::make_integer_sequence<int, 4 * W>());
+  } else {
+    const auto converted = __builtin_convertvector(row, typename RowOf<T, W>::Type);
+    memcpy(to, &converted, sizeof(converted));
+  }
+}
+
 }  // namespace detail
 
 /// Entries of the W members of a pack: a square of W entries of W members is read along the
@@ -63,7 +120,6 @@ TORCHQP_HD void transpose(Pack<T, W> (&rows)[W]) {
 template <class Scalar, class T>
 class PackReader {
   static constexpr int kWidth = width_v<Scalar>;
-  static constexpr bool kTransposes = std::is_same_v<Element<Scalar>, T> && kWidth > 1;
 
  public:
   /// Reads from `count` entries of each member, `stride` apart.
@@ -74,7 +130,7 @@ class PackReader {
 
   /// to[j * step] = entry at + j of each member, for j < count.
   TORCHQP_HD void read(int64_t at, int64_t count, Scalar* to, int64_t step = 1) const {
-    if constexpr (kTransposes) {
+    if constexpr (kWidth > 1) {
       if (stride_ == 1 && count_ >= kWidth) {
         for (; count >= kWidth; count -= kWidth, at += kWidth, to += kWidth * step) {
           Scalar block[kWidth];
@@ -91,12 +147,10 @@ class PackReader {
         }
         return;
       }
-    } else if constexpr (kWidth == 1) {
-      if (stride_ == 1) {
-        const T* from = start_[0] + at;
-        for (int64_t j = 0; j < count; ++j) to[j * step] = static_cast<Scalar>(from[j]);
-        return;
-      }
+    } else if (stride_ == 1) {
+      const T* from = start_[0] + at;
+      for (int64_t j = 0; j < count; ++j) to[j * step] = static_cast<Scalar>(from[j]);
+      return;
     }
     for (int64_t j = 0; j < count; ++j) {
       Scalar value;
@@ -109,7 +163,8 @@ class PackReader {
  private:
   TORCHQP_HD void fetch(int64_t at, Scalar (&block)[kWidth]) const {
     TORCHQP_UNROLL
-    for (int w = 0; w < kWidth; ++w) memcpy(&block[w], start_[w] + at, sizeof(Scalar));
+    for (int w = 0; w < kWidth; ++w)
+      block[w] = {detail::load_row<typename Scalar::Register, kWidth>(start_[w] + at)};
     detail::transpose(block);
   }
 
@@ -117,7 +172,41 @@ class PackReader {
   int64_t stride_, count_;
 };
 
-/// The reverse: entry after entry of the first `members.count` members, to where each begins.
+/// The reverse: the `size` entries value(i) of each of the first `members.count` members, to where each
+/// begins in `to`.
+template <class T, int W, class Value>
+TORCHQP_HD void write_vector(T* to, int64_t size, const Members<W>& members, const Value& value) {
+  using Scalar = decltype(value(0));
+  if constexpr (W > 1) {
+    if (size >= W) {
+      T* start[W];
+      for (int w = 0; w < W; ++w) start[w] = to + members.index[w] * size;
+      for (int64_t next = 0; next < size; next += W) {
+        const int64_t i =
+            std::min(next, size - W);  // the last square may overlap the one before it
+        Scalar block[W];
+        TORCHQP_UNROLL
+        for (int j = 0; j < W; ++j) block[j] = value(i + j);
+        detail::transpose(block);
+        const auto store = [&](int w) { detail::store_row<W>(block[w].v, start[w] + i); };
+        if (members.count == W) {
+          TORCHQP_UNROLL
+          for (int w = 0; w < W; ++w) store(w);
+        } else {
+          for (int w = 0; w < members.count; ++w) store(w);
+        }
+      }
+      return;
+    }
+  }
+  for (int64_t i = 0; i < size; ++i) {
+    const Scalar entry = value(i);
+    for (int w = 0; w < members.count; ++w)
+      to[members.index[w] * size + i] = static_cast<T>(get(entry, w));
+  }
+}
+
+/// A stream of entries, to where each member's begin.
 template <class Scalar, class T>
 class PackWriter {
   static constexpr int kWidth = width_v<Scalar>;
@@ -163,6 +252,33 @@ class PackWriter {
   int count_, filled_ = 0;
   Scalar block_[kTransposes ? kWidth : 1];
 };
+
+/// Asks for what the pack after this one will read, unless the batch shares it: the members lie apart,
+/// each too short for the machine to foresee the next. `most`: bytes that are worth it.
+template <class T, int W>
+void prefetch_next(const StridedArray<T>& array, int64_t entries, const Members<W>& members,
+                   int64_t batch_size, int64_t most) {
+  const auto bytes = static_cast<int64_t>(entries * sizeof(T));
+  if (array.data == nullptr || array.batch.ndim == 0 || W * bytes > most) return;
+  if (members.index[W - 1] + W >= batch_size) return;
+  constexpr int kLine = 64;
+  for (int w = 0; w < W; ++w) {
+    const auto* next =
+        reinterpret_cast<const char*>(array.data + array.batch.offset(members.index[w] + W));
+    for (int64_t at = 0; at < bytes; at += kLine) __builtin_prefetch(next + at);
+  }
+}
+
+/// As above, for what will be written of this pack.
+template <class T, int W>
+void prefetch_rows(T* to, int64_t size, const Members<W>& members) {
+  constexpr int kLine = 64;
+  for (int w = 0; w < members.count; ++w) {
+    const char* start = reinterpret_cast<const char*>(to + members.index[w] * size);
+    for (int64_t at = 0; at < size * static_cast<int64_t>(sizeof(T)); at += kLine)
+      __builtin_prefetch(start + at, 1);
+  }
+}
 
 /// Member w's first entry.
 template <class T, int W>

@@ -217,7 +217,7 @@ TORCHQP_HD_CALL Residuals<Scalar> write_solution(const Team& team, const SingleR
   Residuals<Scalar> res;
   res.stationarity = res.primal = res.dual_sign = res.stationarity_reference = zero;
   res.multiplier_image = res.primal_reference = res.dual_sign_reference = res.slope = zero;
-  Scalar quadratic = zero, linear = zero, support = zero, value = zero;
+  Scalar quadratic = zero, linear = zero, support = zero, value = zero, largest_term = zero;
   const auto grow = [](Scalar& size, Scalar x) { size = maximum(size, absolute(x)); };
   TORCHQP_ROLLED
   for (int i = 0; i < r.n; ++i) {
@@ -250,18 +250,19 @@ TORCHQP_HD_CALL Residuals<Scalar> write_solution(const Team& team, const SingleR
       active = select(closed, select(lam < zero, -one, one), active);
     }
     grow(res.stationarity, slope_of_z + lam);
-    grow(res.stationarity_reference, Dz);
-    grow(res.stationarity_reference, r.q[i]);
-    if (s.p > 0) grow(res.stationarity_reference, row_term);
-    grow(res.stationarity_reference, s.m > 0 ? row_term + lam : lam);
+    Scalar terms = maximum(absolute(Dz), absolute(r.q[i]));
+    if (s.p > 0) grow(terms, row_term);
+    if (s.m > 0) grow(terms, row_term + lam);
+    grow(largest_term, terms);
     grow(res.dual_sign_reference, lam);
+    Scalar sides = zero;
     const auto bound = [&](Scalar x) {
-      const auto exists = absolute(x) <= most;
-      grow(res.primal_reference, select(exists, x, zero));
-      grow(res.primal_reference, select(exists, z, zero));
+      const Scalar size = absolute(x);
+      sides = maximum(sides, select(size <= most, maximum(size, absolute(z)), zero));
     };
     if (r.lower) bound(r.lb[i]);
     if (r.upper) bound(r.ub[i]);
+    res.primal_reference = maximum(res.primal_reference, sides);
     quadratic = fused(z, Dz, quadratic);
     linear = fused(z, r.q[i], linear);
     support = fused(z, lam, support);
@@ -271,6 +272,8 @@ TORCHQP_HD_CALL Residuals<Scalar> write_solution(const Team& team, const SingleR
       if (s.bounds) out.lam[s.mp + i] = lam, out.active[s.mp + i] = active;
     }
   }
+  res.stationarity_reference = largest_term;
+  if (s.m == 0) grow(res.stationarity_reference, res.dual_sign_reference);
   if (r.row) {
     const auto held = either(r.row_lower == r.row_upper, nu != zero);
     const Scalar miss = maximum(value - r.row_upper, r.row_lower - value);
