@@ -22,7 +22,7 @@ endif()
 
 file(GLOB core_sources CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/csrc/cpu/*.cpp")
 list(REMOVE_ITEM core_sources "${PROJECT_SOURCE_DIR}/csrc/cpu/kernels.cpp")
-set(core_headers core/config.hpp core/gradients.hpp core/status.hpp core/settings.hpp core/problem.hpp
+set(core_headers core/config.hpp core/gradients.hpp core/lpgd.hpp core/status.hpp core/settings.hpp core/problem.hpp
                  cpu/solve_batch.hpp cpu/kkt_batch.hpp)
 list(TRANSFORM core_headers PREPEND "${PROJECT_SOURCE_DIR}/csrc/")
 

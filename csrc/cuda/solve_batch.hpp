@@ -10,6 +10,7 @@
 #include <cstdint>
 
 #include "core/gradients.hpp"
+#include "core/lpgd.hpp"
 #include "core/problem.hpp"
 #include "core/settings.hpp"
 #include "cuda/device.hpp"
@@ -45,5 +46,11 @@ cudaError_t kkt_batch(const KktBatch<T>& system, const Device& device, void* wor
 /// the whole batch.
 template <class T>
 cudaError_t gradient_batch(const GradientBatch<T>& batch, cudaStream_t stream);
+
+/// As cpu::lpgd_move_batch and cpu::lpgd_difference_batch over the whole batch.
+template <class T>
+cudaError_t lpgd_move_batch(const LpgdBatch<T>& batch, cudaStream_t stream);
+template <class T>
+cudaError_t lpgd_difference_batch(const LpgdBatch<T>& batch, cudaStream_t stream);
 
 }  // namespace torchqp::cuda

@@ -4,6 +4,7 @@
 #include <c10/util/Exception.h>
 
 #include <algorithm>
+#include <cmath>
 #include <initializer_list>
 #include <limits>
 #include <string>
@@ -148,10 +149,7 @@ StridedArray<T> strided_array(const Tensor* tensor, int core_dims, const Batch& 
   return array;
 }
 
-}  // namespace
-
-Batch check_solve(const SolveTensors& t) {
-  ArgumentChecker check("solve_qp", "Q", t.Q);
+Dims check_problem(ArgumentChecker& check, const SolveTensors& t) {
   const Tensor *G = given(t.G), *h_lower = given(t.h_lower), *h = given(t.h), *A = given(t.A),
                *b = given(t.b);
   const Tensor *lb = given(t.lb), *ub = given(t.ub), *z0 = given(t.z0);
@@ -205,6 +203,26 @@ Batch check_solve(const SolveTensors& t) {
   dims.lb = lb != nullptr;
   dims.ub = ub != nullptr;
   dims.diagonal = t.diagonal;
+  return dims;
+}
+
+}  // namespace
+
+Batch check_solve(const SolveTensors& tensors) {
+  ArgumentChecker check("solve_qp", "Q", tensors.Q);
+  const Dims dims = check_problem(check, tensors);
+  return check.batch(dims);
+}
+
+Batch check_lpgd(const SolveTensors& problem, const LpgdTensors& t) {
+  ArgumentChecker check("lpgd", "Q", problem.Q);
+  const Dims dims = check_problem(check, problem);
+  check("status", &t.status, {}, at::kInt);
+  check("g_z", given(t.g_z), {dims.n});
+  check("g_nu", given(t.g_nu), {dims.p});
+  check("g_lam", given(t.g_lam), {dims.m});
+  check("g_lb", given(t.g_lb), {dims.lb ? dims.n : 0});
+  check("g_ub", given(t.g_ub), {dims.ub ? dims.n : 0});
   return check.batch(dims);
 }
 
@@ -286,6 +304,14 @@ Settings check_settings(std::string_view backward, double eps_abs, double eps_re
   return settings;
 }
 
+void check_lpgd_options(double tau, int64_t side, double rho) {
+  TORCH_CHECK_VALUE(tau > 0 && std::isfinite(tau), "lpgd: expected tau positive and finite, got ",
+                    tau);
+  TORCH_CHECK_VALUE(side >= 0 && side <= 2, "lpgd: expected side 0, 1 or 2, got ", side);
+  TORCH_CHECK_VALUE(rho >= 0 && std::isfinite(rho), "lpgd: expected rho >= 0 and finite, got ",
+                    rho);
+}
+
 template <class T>
 ProblemBatch<T> problem_batch(const SolveTensors& t, const Batch& batch) {
   const auto matrix = [&](const Tensor* tensor) { return strided_array<T>(tensor, 2, batch); };
@@ -311,6 +337,26 @@ ProblemBatch<T> problem_batch(const SolveTensors& t, const Batch& batch) {
 }
 
 template <class T>
+LpgdBatch<T> lpgd_batch(const SolveTensors& problem, const LpgdTensors& t, const Batch& batch) {
+  const auto vector = [&](const Tensor* tensor) { return strided_array<T>(tensor, 1, batch); };
+  LpgdBatch<T> lpgd;
+  lpgd.dims = batch.dims;
+  lpgd.size = batch.size;
+  lpgd.q = vector(&problem.q);
+  lpgd.h_lower = vector(given(problem.h_lower));
+  lpgd.h = vector(given(problem.h));
+  lpgd.b = vector(given(problem.b));
+  lpgd.lb = vector(given(problem.lb));
+  lpgd.ub = vector(given(problem.ub));
+  lpgd.g_z = vector(given(t.g_z));
+  lpgd.g_nu = vector(given(t.g_nu));
+  lpgd.g_lam = vector(given(t.g_lam));
+  lpgd.g_lb = vector(given(t.g_lb));
+  lpgd.g_ub = vector(given(t.g_ub));
+  return lpgd;
+}
+
+template <class T>
 KktBatch<T> kkt_batch(const KktTensors& t, const Batch& batch) {
   const auto vector = [&](const Tensor* tensor) { return strided_array<T>(tensor, 1, batch); };
   KktBatch<T> system;
@@ -331,6 +377,8 @@ KktBatch<T> kkt_batch(const KktTensors& t, const Batch& batch) {
 
 template ProblemBatch<float> problem_batch(const SolveTensors&, const Batch&);
 template ProblemBatch<double> problem_batch(const SolveTensors&, const Batch&);
+template LpgdBatch<float> lpgd_batch(const SolveTensors&, const LpgdTensors&, const Batch&);
+template LpgdBatch<double> lpgd_batch(const SolveTensors&, const LpgdTensors&, const Batch&);
 template KktBatch<float> kkt_batch(const KktTensors&, const Batch&);
 template KktBatch<double> kkt_batch(const KktTensors&, const Batch&);
 

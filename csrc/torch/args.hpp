@@ -12,6 +12,7 @@
 #include <optional>
 #include <string_view>
 
+#include "core/lpgd.hpp"
 #include "core/problem.hpp"
 #include "core/settings.hpp"
 
@@ -46,6 +47,12 @@ struct GradientTensors {
   bool diagonal;
 };
 
+/// The tensors of lpgd beside the problem and its solution, as given.
+struct LpgdTensors {
+  const Tensor& status;
+  const OptionalTensor &g_z, &g_nu, &g_lam, &g_lb, &g_ub;
+};
+
 /// What checked arguments agree on.
 struct Batch {
   Dims dims;
@@ -57,14 +64,23 @@ struct Batch {
 Batch check_solve(const SolveTensors& tensors);
 Batch check_kkt(const KktTensors& tensors);
 Batch check_gradients(const GradientTensors& tensors);
+/// The solution stands in `problem` as where to start.
+Batch check_lpgd(const SolveTensors& problem, const LpgdTensors& tensors);
 
 /// Checks the numbers and the name of the derivative rule.
 Settings check_settings(std::string_view backward, double eps_abs, double eps_rel, int64_t max_iter,
                         bool polish, bool best_iterate);
 
+void check_lpgd_options(double tau, int64_t side, double rho);
+
 /// The tensors as arrays of T, which is their dtype; `batch` comes from the check.
 template <class T>
 ProblemBatch<T> problem_batch(const SolveTensors& tensors, const Batch& batch);
+
+/// The arrays that lpgd_move reads; the contiguous ones are left for the caller to set.
+template <class T>
+LpgdBatch<T> lpgd_batch(const SolveTensors& problem, const LpgdTensors& tensors,
+                        const Batch& batch);
 
 /// As above. The outputs d_* are left for the caller to set.
 template <class T>

@@ -8,12 +8,15 @@
 //   solve(problem, settings, solution)        the whole batch; so do
 //   kkt(system)
 //   gradients(batch, entries)                 entries: how many of one member are written
+//   lpgd_move(batch), lpgd_difference(batch)
 //
 // The outputs are complete when the call returns, or, on a device with streams, in the order of the
 // current stream.
 
 #include <ATen/Dispatch.h>
+#include <ATen/TensorOperators.h>
 #include <ATen/core/Tensor.h>
+#include <ATen/ops/eye.h>
 #include <torch/library.h>
 
 #include <array>
@@ -24,6 +27,7 @@
 #include <vector>
 
 #include "core/gradients.hpp"
+#include "core/lpgd.hpp"
 #include "core/problem.hpp"
 #include "core/settings.hpp"
 #include "torch/args.hpp"
@@ -197,12 +201,116 @@ Gradients parameter_gradients(const Tensor& z, const Tensor& nu, const Tensor& l
   return std::tuple_cat(grads);
 }
 
+using LpgdOutputs = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor,
+                               Tensor, Tensor, Tensor>;
+
+template <class Machine>
+LpgdOutputs lpgd(const Tensor& Q, const Tensor& q, const OptionalTensor& G,
+                 const OptionalTensor& h_lower, const OptionalTensor& h, const OptionalTensor& A,
+                 const OptionalTensor& b, const OptionalTensor& lb, const OptionalTensor& ub,
+                 const Tensor& z, const Tensor& nu, const Tensor& lam, const Tensor& lam_lb,
+                 const Tensor& lam_ub, const Tensor& status, const OptionalTensor& g_z,
+                 const OptionalTensor& g_nu, const OptionalTensor& g_lam,
+                 const OptionalTensor& g_lb, const OptionalTensor& g_ub, bool diagonal, double tau,
+                 bool relative, int64_t side, double rho, double eps_abs, double eps_rel,
+                 int64_t max_iter, bool polish) {
+  check_lpgd_options(tau, side, rho);
+  const OptionalTensor z0 = z, nu0 = nu, lam0 = lam, lam_lb0 = lam_lb, lam_ub0 = lam_ub;
+  const SolveTensors problem{Q,  q,  G,   h_lower, h,       A,       b,       lb,
+                             ub, z0, nu0, lam0,    lam_lb0, lam_ub0, diagonal};
+  const LpgdTensors tensors{status, g_z, g_nu, g_lam, g_lb, g_ub};
+  const Batch batch = check_lpgd(problem, tensors);
+  const Dims& dims = batch.dims;
+  const int64_t n = dims.n, m = dims.m, p = dims.p;
+  const Machine machine(Q);
+  const at::ScalarType dtype = Q.scalar_type();
+
+  const int64_t ends = side == 2 ? 2 : 1;
+  const auto moved = [&](bool wanted, int64_t size) -> OptionalTensor {
+    if (!wanted) return std::nullopt;
+    c10::DimVector shape{ends};
+    shape.append(batch.shape.begin(), batch.shape.end());
+    shape.push_back(size);
+    return machine.empty(shape, dtype);
+  };
+  const auto is_given = [](const OptionalTensor& tensor) {
+    return tensor.has_value() && tensor->defined();
+  };
+  const bool bounds_move = (dims.lb && is_given(g_lb)) || (dims.ub && is_given(g_ub));
+  const OptionalTensor moved_q = moved(is_given(g_z) || rho != 0, n);
+  const OptionalTensor moved_h_lower = moved(dims.h_lower && is_given(g_lam), m);
+  const OptionalTensor moved_h = moved(dims.h_upper && is_given(g_lam), m);
+  const OptionalTensor moved_b = moved(is_given(b) && is_given(g_nu), p);
+  const OptionalTensor moved_lb = moved(dims.lb && bounds_move, n);
+  const OptionalTensor moved_ub = moved(dims.ub && bounds_move, n);
+  const Tensor step = output(machine, batch, {}, dtype);
+
+  const auto fresh = [&](int64_t size) { return output(machine, batch, {size}, dtype); };
+  const Tensor d_z = fresh(n), mean_z = fresh(n), d_nu = fresh(p), mean_nu = fresh(p);
+  const Tensor d_lam = fresh(m), mean_lam = fresh(m), grad_h_lower = fresh(m), grad_h = fresh(m);
+  const Tensor grad_lb = fresh(dims.lb ? n : 0), grad_ub = fresh(dims.ub ? n : 0);
+  const Tensor info = output(machine, batch, {}, at::kInt);
+
+  std::vector<Tensor> kept;  // the copies that `dense` had to make
+  AT_DISPATCH_FLOATING_TYPES(dtype, "torchqp::lpgd", [&] {
+    const auto values = [&](const Tensor& tensor) {
+      return kept.emplace_back(dense(tensor, 1, batch)).template const_data_ptr<scalar_t>();
+    };
+    const auto to = [](const OptionalTensor& tensor) {
+      return tensor ? tensor->mutable_data_ptr<scalar_t>() : nullptr;
+    };
+    LpgdBatch<scalar_t> lpgd = lpgd_batch<scalar_t>(problem, tensors, batch);
+    lpgd.ends = static_cast<int>(ends);
+    lpgd.increases = side != 1;
+    lpgd.tau = static_cast<scalar_t>(tau);
+    lpgd.relative = relative;
+    lpgd.rho = static_cast<scalar_t>(rho);
+    lpgd.z = values(z), lpgd.nu = values(nu), lpgd.lam = values(lam);
+    lpgd.lam_lb = values(lam_lb), lpgd.lam_ub = values(lam_ub);
+    lpgd.status = kept.emplace_back(dense(status, 0, batch)).template const_data_ptr<int32_t>();
+    lpgd.step = step.mutable_data_ptr<scalar_t>();
+    lpgd.moved_q = to(moved_q), lpgd.moved_b = to(moved_b);
+    lpgd.moved_h_lower = to(moved_h_lower), lpgd.moved_h = to(moved_h);
+    lpgd.moved_lb = to(moved_lb), lpgd.moved_ub = to(moved_ub);
+    machine.lpgd_move(lpgd);
+
+    const auto or_as_is = [](const OptionalTensor& changed, const OptionalTensor& given) {
+      return changed ? changed : given;
+    };
+    Tensor proximal = Q;
+    if (rho != 0) proximal = diagonal ? Q + rho : Q + rho * at::eye(n, Q.options());
+    const SolveOutputs reached = solve<Machine>(
+        proximal, *or_as_is(moved_q, q), G, or_as_is(moved_h_lower, h_lower), or_as_is(moved_h, h),
+        A, or_as_is(moved_b, b), or_as_is(moved_lb, lb), or_as_is(moved_ub, ub), z0, nu0, lam0,
+        lam_lb0, lam_ub0, diagonal, "kkt", {}, eps_abs, eps_rel, max_iter, polish, false, false);
+    const auto& [end_z, end_nu, end_lam, end_lam_lb, end_lam_ub, slack, end_status, iterations,
+                 residuals, active, factor] = reached;
+    lpgd.end_z = end_z.template const_data_ptr<scalar_t>();
+    lpgd.end_nu = end_nu.template const_data_ptr<scalar_t>();
+    lpgd.end_lam = end_lam.template const_data_ptr<scalar_t>();
+    lpgd.end_lam_lb = end_lam_lb.template const_data_ptr<scalar_t>();
+    lpgd.end_lam_ub = end_lam_ub.template const_data_ptr<scalar_t>();
+    lpgd.end_status = end_status.template const_data_ptr<int32_t>();
+    lpgd.d_z = to(d_z), lpgd.mean_z = to(mean_z);
+    lpgd.d_nu = to(d_nu), lpgd.mean_nu = to(mean_nu);
+    lpgd.d_lam = to(d_lam), lpgd.mean_lam = to(mean_lam);
+    lpgd.h_lower_grad = to(grad_h_lower), lpgd.h_grad = to(grad_h);
+    lpgd.lb_grad = dims.lb ? to(grad_lb) : nullptr;
+    lpgd.ub_grad = dims.ub ? to(grad_ub) : nullptr;
+    lpgd.info = info.mutable_data_ptr<int32_t>();
+    machine.lpgd_difference(lpgd);
+  });
+  return {d_z,          mean_z, d_nu,    mean_nu, d_lam, mean_lam,
+          grad_h_lower, grad_h, grad_lb, grad_ub, info};
+}
+
 /// Makes these the kernels of the operators for the dispatch key that `m` stands for.
 template <class Machine>
 void register_kernels(torch::Library& m) {
   m.impl("solve", TORCH_FN(solve<Machine>));
   m.impl("kkt_solve", TORCH_FN(kkt_solve<Machine>));
   m.impl("parameter_gradients", TORCH_FN(parameter_gradients<Machine>));
+  m.impl("lpgd", TORCH_FN(lpgd<Machine>));
 }
 
 }  // namespace torchqp::torch_ops

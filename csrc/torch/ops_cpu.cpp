@@ -14,6 +14,7 @@
 
 #include "cpu/gradient_batch.hpp"
 #include "cpu/kkt_batch.hpp"
+#include "cpu/lpgd_batch.hpp"
 #include "cpu/solve_batch.hpp"
 #include "torch/ops.hpp"
 
@@ -97,6 +98,14 @@ void for_each_part(int64_t batch_size, int64_t width, size_t workspace_bytes, co
   });
 }
 
+/// Calls run(begin, end) on ranges of the members that together cover them, each with enough entries
+/// for a thread.
+template <class Run>
+void for_each_range(int64_t batch_size, int64_t entries, const Run& run) {
+  const int64_t grain = kGrain / std::max<int64_t>(1, entries);
+  at::parallel_for(0, batch_size, std::max<int64_t>(1, grain), run);
+}
+
 class Cpu {
  public:
   explicit Cpu(const Tensor& /*first*/) {}
@@ -128,10 +137,25 @@ class Cpu {
 
   template <class T>
   void gradients(const GradientBatch<T>& batch, int64_t entries) const {
-    const int64_t grain = kGrain / std::max<int64_t>(1, entries);
-    at::parallel_for(0, batch.size, std::max<int64_t>(1, grain),
-                     [&](int64_t begin, int64_t end) { cpu::gradient_batch(batch, begin, end); });
+    for_each_range(batch.size, entries,
+                   [&](int64_t begin, int64_t end) { cpu::gradient_batch(batch, begin, end); });
   }
+
+  template <class T>
+  void lpgd_move(const LpgdBatch<T>& batch) const {
+    for_each_range(batch.size, batch.ends * rows_of(batch.dims),
+                   [&](int64_t begin, int64_t end) { cpu::lpgd_move_batch(batch, begin, end); });
+  }
+
+  template <class T>
+  void lpgd_difference(const LpgdBatch<T>& batch) const {
+    for_each_range(batch.size, batch.ends * rows_of(batch.dims), [&](int64_t begin, int64_t end) {
+      cpu::lpgd_difference_batch(batch, begin, end);
+    });
+  }
+
+ private:
+  static int64_t rows_of(const Dims& dims) { return int64_t{dims.n} + dims.m + dims.p; }
 };
 
 }  // namespace

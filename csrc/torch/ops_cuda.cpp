@@ -64,6 +64,16 @@ class Cuda {
     C10_CUDA_CHECK(cuda::gradient_batch(batch, stream_));
   }
 
+  template <class T>
+  void lpgd_move(const LpgdBatch<T>& batch) const {
+    C10_CUDA_CHECK(cuda::lpgd_move_batch(batch, stream_));
+  }
+
+  template <class T>
+  void lpgd_difference(const LpgdBatch<T>& batch) const {
+    C10_CUDA_CHECK(cuda::lpgd_difference_batch(batch, stream_));
+  }
+
  private:
   /// Goes back to the allocator when the call returns, which hands it out again in the order of the
   /// same stream only.

@@ -91,6 +91,29 @@ TORCH_LIBRARY(torchqp, m) {
       " Tensor grad_b, Tensor grad_lb, Tensor grad_ub)",
       {at::Tag::pt2_compliant_tag});
 
+  // The LPGD adjoint of a solve: its problem solved again, moved by a step along the cotangents g, at
+  // both ends (core/lpgd.hpp).
+  //
+  //   in   the arguments of solve, z .. status: its outputs, g_*: cotangents of z .. lam_ub
+  //   in   tau > 0: |t|, times (1 + max |q|) / max |g| with `relative`; side 0: t = tau, 1: t = -tau,
+  //        2: both, against the solution where there is one end; rho >= 0: proximal term
+  //   out  d_*, mean_*: difference and mean of what both ends have; the gradients of Q, G and A are
+  //        those of parameter_gradients for these, that of q is d_z, that of b is -d_nu
+  //   out  grad_*: with the batch shape, also where the batch shares the argument; [*, 0] of a bound
+  //        that is absent
+  //   out  info int32 [*]: 1 where an end was not solved, for which the solution stands in
+  //
+  // d_* and grad_* are 0 where status >= 2 or g is zero. Outputs are fresh and contiguous.
+  m.def(
+      "lpgd(Tensor Q, Tensor q, Tensor? G, Tensor? h_lower, Tensor? h, Tensor? A, Tensor? b,"
+      " Tensor? lb, Tensor? ub, Tensor z, Tensor nu, Tensor lam, Tensor lam_lb, Tensor lam_ub,"
+      " Tensor status, Tensor? g_z, Tensor? g_nu, Tensor? g_lam, Tensor? g_lb, Tensor? g_ub,"
+      " bool diagonal, float tau, bool relative, int side, float rho, float eps_abs, float eps_rel,"
+      " int max_iter, bool polish)"
+      " -> (Tensor d_z, Tensor mean_z, Tensor d_nu, Tensor mean_nu, Tensor d_lam, Tensor mean_lam,"
+      " Tensor grad_h_lower, Tensor grad_h, Tensor grad_lb, Tensor grad_ub, Tensor info)",
+      {at::Tag::pt2_compliant_tag});
+
   // Watching backward passes: see backward_watch.hpp. info [*] int32, as kkt_solve returns it.
   m.def("record_backward(Tensor info) -> ()", &torchqp::torch_ops::record_backward);
   m.def("start_watch() -> int", &torchqp::torch_ops::start_watch);

@@ -19,7 +19,7 @@ _library.load()
 from torchqp._batch import full_precision  # noqa: E402  the operators must exist before their rules
 from torchqp._checks import check_problem  # noqa: E402
 from torchqp._kkt import kkt_solve  # noqa: E402
-from torchqp._lpgd import lpgd_gradients  # noqa: E402
+from torchqp._lpgd import fake_lpgd, lpgd_gradients  # noqa: E402
 from torchqp._register import differentiable, once_differentiable  # noqa: E402
 from torchqp._rules import (  # noqa: E402
     PARAMETERS,
@@ -28,19 +28,12 @@ from torchqp._rules import (  # noqa: E402
     core_of,
     exact_gradients,
     exact_tangent,
+    refusal,
     through_slack,
 )
 from torchqp._smoothed import smoothed_gradients  # noqa: E402
 
 __all__ = ["kkt_solve", "solve"]
-
-
-def _refusal(mode: str) -> str:
-    return (
-        f"torchqp: backward={mode!r} is not the derivative of a function, so it has no second "
-        "derivative and no forward mode. Use backward='kkt' for double backward, "
-        "torch.func.hessian, jvp or jacfwd."
-    )
 
 
 # Which parameters a mode's derivatives read.
@@ -87,17 +80,17 @@ class SolveRule:
             elif ctx.mode == "smoothed":
                 grads = smoothed_gradients(saved, g)
             else:
-                grads = lpgd_gradients(saved, g, solve)
+                grads = lpgd_gradients(saved, g)
         result = tuple(grads.get(name) for name in PARAMETERS)
         if ctx.mode != "kkt":
-            result = once_differentiable(_refusal(ctx.mode), result)
+            result = once_differentiable(refusal(ctx.mode), result)
         return result + nothing[len(result) :]
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Tensor | None) -> tuple[Tensor | None, ...]:
         """The tangent of the exact mode; the others have none."""
         if ctx.mode != "kkt":
-            raise RuntimeError(_refusal(ctx.mode))
+            raise RuntimeError(refusal(ctx.mode))
         saved = Saved(ctx)
         with full_precision(saved.status.device):
             return exact_tangent(saved, SolveInputs._make(tangents))
@@ -180,6 +173,7 @@ for _op, _fake in (
     ("torchqp::solve", _fake_solve),
     ("torchqp::kkt_solve", _fake_kkt_solve),
     ("torchqp::parameter_gradients", _fake_parameter_gradients),
+    ("torchqp::lpgd", fake_lpgd),
 ):
     torch.library.register_fake(_op, _fake)
     for _device in ("cpu", "cuda"):

@@ -175,6 +175,15 @@ class Saved:
         return shape[: len(shape) - core_of(name, self.diagonal)]
 
 
+def refusal(mode: str) -> str:
+    """What asking for a derivative of a mode's gradients raises."""
+    return (
+        f"torchqp: backward={mode!r} is not the derivative of a function, so it has no second "
+        "derivative and no forward mode. Use backward='kkt' for double backward, "
+        "torch.func.hessian, jvp or jacfwd."
+    )
+
+
 def core_of(name: str, diagonal: bool) -> int:
     """Trailing dimensions of a parameter."""
     return 2 if name in ("G", "A") or (name == "Q" and not diagonal) else 1

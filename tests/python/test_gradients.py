@@ -167,7 +167,8 @@ def test_the_pullback_is_linear_and_zero_gives_exactly_zero() -> None:
         assert float(grads[3][name].abs().max()) == 0.0, name
 
 
-def test_shared_arguments_receive_the_sum_over_the_batch() -> None:
+@pytest.mark.parametrize("mode", ["kkt", "smoothed", "lpgd"])
+def test_shared_arguments_receive_the_sum_over_the_batch(mode: str) -> None:
     for family in ("two_sided", "strictly_convex", "simplex"):
         one = testing.make(family, 8, seed=5)
         q = one["q"] + 0.1 * torch.randn(3, 2, 8, dtype=D)
@@ -177,8 +178,8 @@ def test_shared_arguments_receive_the_sum_over_the_batch() -> None:
         }
         spread["q"] = q
         weights = testing.cotangents(torchqp.solve_qp(**shared), seed=2)
-        _, summed = testing.pullback(torchqp.solve_qp, shared, weights)
-        _, apart = testing.pullback(torchqp.solve_qp, spread, weights)
+        _, summed = testing.pullback(torchqp.solve_qp, shared, weights, backward=mode)
+        _, apart = testing.pullback(torchqp.solve_qp, spread, weights, backward=mode)
         for name in one:
             expected = apart[name] if name == "q" else apart[name].sum((0, 1))
             assert summed[name].shape == expected.shape

@@ -12,6 +12,7 @@ SPEC.loader.exec_module(resources)
 SOLVE = "_ZN7torchqp4cuda50_GLOBAL__N__db0d_17_narrow_kernels_cu_ad0212solve_kernelINS0_"
 SOLVE += "10NarrowTeamEdfEEvNS_12ProblemBatchIT1_EENS_8SettingsE"
 GRADIENT = "_ZN7torchqp4cuda56_GLOBAL__N__3d_17_gradient_batch_cu_fd15gradient_kernelIfEEvNS_13G"
+LPGD = "_ZN7torchqp4cuda52_GLOBAL__N__1f_13_lpgd_batch_cu_a316lpgd_move_kernelIdEEvNS_9LpgdBatch"
 TEXT = f"""
 arch = sm_80
 Resource usage:
@@ -21,6 +22,8 @@ Resource usage:
   REG:255 STACK:640 SHARED:0 LOCAL:0 CONSTANT[0]:3344 TEXTURE:0
  Function {GRADIENT}:
   REG:32 STACK:0 SHARED:16 LOCAL:0 CONSTANT[0]:708 TEXTURE:0
+ Function {LPGD}:
+  REG:40 STACK:0 SHARED:0 LOCAL:0 TEXTURE:0
 arch = sm_90
  Function _Z5otherv:
   REG:9 STACK:0 SHARED:0 LOCAL:0 TEXTURE:0
@@ -30,6 +33,7 @@ USAGE = {
     "sm_80": {
         RETRY: {"registers": 255, "stack": 640, "shared": 0},
         "gradient_kernel<float>": {"registers": 32, "stack": 0, "shared": 16},
+        "lpgd_move_kernel<double>": {"registers": 40, "stack": 0, "shared": 0},
     }
 }
 

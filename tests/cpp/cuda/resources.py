@@ -55,7 +55,7 @@ def name_of(symbol: str) -> str | None:
 
     The symbol itself holds a hash of the file's path.
     """
-    found = re.search(r"\d([a-z]+_kernel)I(?:N\w*?\d+((?:Narrow|Wide)Team)E)?([fd]+)E", symbol)
+    found = re.search(r"\d([a-z_]+_kernel)I(?:N\w*?\d+((?:Narrow|Wide)Team)E)?([fd]+)E", symbol)
     if found is None:
         return None
     scalars = [SCALARS[letter] for letter in found[3]]
