@@ -23,6 +23,7 @@ STEPS: dict[str, list[str]] = {
     "layers-2threads": ["layers.py", "--threads", "2", "--layers", *TWO_THREADS],
     "ratios": ["ratios.py"],
     "ablation": ["ablation.py"],
+    "roofline": ["roofline.py"],
     "projection": ["projection.py"],
     "scaling": ["scaling.py"],
     "large": ["large.py"],

@@ -24,7 +24,7 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 RESULTS = HERE / "results"
 _GENERATED = (":!experiments/bench/results", ":!experiments/bench/README.md")
-_NO_CHOICE = ("out", "resume", "cases")  # options that do not change what a case measures
+_NO_CHOICE = ("out", "resume", "cases", "linalg")  # options that do not change what a case measures
 
 Case = tuple[int, int, int, int]
 

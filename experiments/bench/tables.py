@@ -16,7 +16,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from experiments.bench import trust_tables
+from experiments.bench import roofline, trust_tables
 from experiments.bench.figures import read
 from experiments.bench.markdown import table
 from experiments.bench.measure import COLUMNS, NO_SOLUTION, number, power
@@ -298,6 +298,7 @@ SECTIONS = {
     "layers-2threads": ("Layers, two threads", layers_two, None),
     "ratios": ("torchqp's options", ratios, None),
     "ablation": ("What each part buys", ablation, None),
+    "roofline": ("Roofline", roofline.section, None),
     "projection": ("Projections", projection, None),
     "scaling": ("Latency, batch, threads", scaling, "batch.png"),
     "large": ("Large problems", large, None),

@@ -22,6 +22,7 @@ from experiments.bench import (
     pinned,
     projection,
     ratios,
+    roofline,
     run,
     scaling,
     suite,
@@ -88,6 +89,12 @@ def results(tmp_path_factory) -> Path:
         layers.main([*CASE, "--layers", *OURS, *out("layers")])
         ratios.main([*CASE, *out("ratios")])
         ablation.main([*CASE, *out("ablation")])
+        linalg = folder / "linalg"
+        shares = {"pack": 0.5, "one": 0.25, "dpotrf": 0.125}
+        rows = [(f"factor_cholesky/{who}/double/8/manual_time", s) for who, s in shares.items()]
+        rows += [("multiply_rows/pack/double/8/manual_time", 1.0)]
+        linalg.write_text(json.dumps({"benchmarks": [{"name": n, "of_peak": s} for n, s in rows]}))
+        roofline.main([*CASE, "--linalg", str(linalg), *out("roofline")])
         projection.main(["--n", "5", "--batch", "64", *out("projection")])
         small = ["--size", "4,4,0,1", "--batches", "2", "8", "--calls", "20", "--turns", "1"]
         scaling.main(["--cases", "4,4,0,8", *small, *out("scaling")])
@@ -301,6 +308,30 @@ def test_what_a_part_buys_is_the_ratio_of_its_times_at_equal_answers(results):
     assert max(case["residual_worst"].values()) <= 1e-8
 
 
+def test_the_roofline_counts_operations_and_bytes():
+    counted = roofline.count(n=3, m=2, p=1, held=2.0, rounds=4.0, factor=10)
+    # Q; its solves with 3 rows; their products; 4 systems of 2 rows; two refinements.
+    operations = 9 + 27 + 27 + 4 * (8 / 3 + 8 + 12) + 2 * (36 + 36 + 24 + 8)
+    assert counted["forward"]["flop"] == pytest.approx(operations)
+    assert counted["forward"]["bytes"] == 8 * ((9 + 9 + 3 + 3) + (3 + 6 + 4))
+    assert counted["backward"]["flop"] == 2 * (36 + 48 + 8) + 3 * 3 * 6
+    assert counted["backward"]["bytes"] == 8 * (24 + 10 + 6 + 6 + 24)
+
+
+def test_the_roofline_is_consistent(results):
+    record = read(results, "roofline")
+    case = record["cases"][0]
+    for pass_ in ("forward", "backward"):
+        c = case[pass_]
+        assert 0 < c["share"] < 1
+        assert c["share"] == pytest.approx(max(c["compute_us"], c["memory_us"]) / c["us"], rel=1e-3)
+        assert c["gflops"] == pytest.approx(c["flop"] / c["us"] * 1e-3, rel=1e-3)
+        assert c["compute_us"] == pytest.approx(c["flop"] / case["peak_gflops"] * 1e-3, rel=1e-3)
+    assert case["held"] >= case["p"] and case["slowest_of_a_pack"] >= 1
+    assert record["factorisation"] == {"8": {"pack": 0.5, "one": 0.25, "dpotrf": 0.125}}
+    assert "| 8 | 50 % | 25 % | 12 % |" in roofline.section(record)[-1]
+
+
 def test_ratios_are_ratios_of_their_times(results):
     case = read(results, "ratios")["cases"][0]
     for name, (numerator, denominator) in ratios.RATIOS.items():
@@ -420,7 +451,7 @@ def test_figures_and_tables_come_from_the_files(results, tmp_path, capsys):
     assert text.startswith("# Head\n")
     assert text.endswith("\ntail\n")
     assert "earlier tables" not in text
-    assert [text.count(f"### {title}\n") for title, _, _ in tables.SECTIONS.values()] == [1] * 12
+    assert [text.count(f"### {title}\n") for title, _, _ in tables.SECTIONS.values()] == [1] * 13
     # Two threads, hard problems, faults, a GPU.
     assert text.count("Not measured.") == 4
     for name in ("size", "batch", "accuracy"):
