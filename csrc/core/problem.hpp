@@ -116,7 +116,8 @@ struct KktBatch {
   T* d_nu = nullptr;                          ///< [batch, p]
   T* d_lam = nullptr;                         ///< [batch, m]
   T* d_bound = nullptr;                       ///< [batch, n], or nullptr without bounds
-  int32_t* info = nullptr;                    ///< [batch] 0, or 1 where part of g was left out
+  int32_t* info = nullptr;                    ///< [batch] 0, or 1 where part of g was left out,
+                                              ///< all of it where d overflows
   friend bool operator==(const KktBatch&, const KktBatch&) = default;
 };
 

@@ -51,7 +51,7 @@ void write_members(const qp::Solver<Scalar>& solver, const ProblemBatch<T>& prob
   const qp::Result<Scalar>& result = solver.result;
   const Scalar zero = broadcast<Scalar>(0);
   const Scalar nan = broadcast<Scalar>(std::numeric_limits<double>::quiet_NaN());
-  const auto held = qp::held_by<T>(s, result);
+  const auto held = qp::held_by<T>(s, result.z, result.nu, result.lam);
   const Scalar ended = qp::written_status(result, held);
   const auto solved = ended <= broadcast<Scalar>(1);
   auto shown = solved;
@@ -283,15 +283,18 @@ void kkt_pack(const KktBatch<T>& system, const Members<W>& members, void* worksp
   qp::list_held(SerialTeam{}, adjoint);
   load_factor(adjoint, system.dims, system.factor, members);
   qp::solve_adjoint(SerialTeam{}, adjoint);
+  const auto held = qp::held_by<T>(s, adjoint.d_z, adjoint.d_nu, adjoint.d_lam);
+  const Scalar zero = broadcast<Scalar>(0);
+  const Scalar info = select(held, adjoint.info[0], broadcast<Scalar>(1));
   const auto write = [&](T* to, int size, const Scalar* from) {
-    write_vector(to, size, members, [&](int64_t i) { return from[i]; });
+    write_vector(to, size, members, [&](int64_t i) { return select(held, from[i], zero); });
   };
   write(system.d_z, s.n, adjoint.d_z);
   write(system.d_nu, s.p, adjoint.d_nu);
   write(system.d_lam, s.m, adjoint.d_lam);
   if (s.bounds) write(system.d_bound, s.n, adjoint.d_lam + s.mp);
   for (int w = 0; w < members.count; ++w)
-    system.info[members.index[w]] = static_cast<int32_t>(get(adjoint.info[0], w));
+    system.info[members.index[w]] = static_cast<int32_t>(get(info, w));
 }
 
 template <class T>

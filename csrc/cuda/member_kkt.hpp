@@ -4,6 +4,7 @@
 
 #include "cuda/member_io.hpp"
 #include "qp/saved_factor.hpp"
+#include "qp/written.hpp"
 
 namespace torchqp::cuda {
 TORCHQP_BEGIN_ISA_NAMESPACE
@@ -41,15 +42,16 @@ struct MemberAdjoint {
     load_factor(team, system.factor, member);
     team.template sync<Site::kLoad>();
     qp::solve_adjoint(team, a);
+    const bool held = qp::held_by<T>(s, a.d_z, a.d_nu, a.d_lam);
     const auto put = [&](T* to, int size, const T* from) {
       T* mine = to + member * size;
-      team.for_each(size, [&](int i) { mine[i] = from[i]; });
+      team.for_each(size, [&](int i) { mine[i] = held ? from[i] : T(0); });
     };
     put(system.d_z, s.n, a.d_z);
     put(system.d_nu, s.p, a.d_nu);
     put(system.d_lam, s.m, a.d_lam);
     if (s.bounds) put(system.d_bound, s.n, a.d_lam + s.mp);
-    team.single([&] { system.info[member] = static_cast<int32_t>(a.info[0]); });
+    team.single([&] { system.info[member] = held ? static_cast<int32_t>(a.info[0]) : 1; });
     team.template sync<Site::kStore>();
   }
 

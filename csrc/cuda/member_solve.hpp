@@ -82,7 +82,7 @@ struct MemberSolver {
     const qp::Result<Scalar>& result = solver.result;
     const Scalar zero = broadcast<Scalar>(0);
     const T nan = std::numeric_limits<T>::quiet_NaN();
-    const bool held = qp::held_by<T>(s, result);
+    const bool held = qp::held_by<T>(s, result.z, result.nu, result.lam);
     const Scalar ended = qp::written_status(result, held);
     const auto status = static_cast<Status>(static_cast<int32_t>(ended));
     const bool solved = is_solved(status);

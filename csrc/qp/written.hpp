@@ -9,18 +9,19 @@
 namespace torchqp::qp {
 TORCHQP_BEGIN_ISA_NAMESPACE
 
-/// Where the point is finite and T can hold it.
+/// Where z, nu and lam, of a point or of a derivative, are finite and T can hold them.
 ///
-/// Team: any lanes; the result is visible to them on entry; without a sync, each reads all of it.
+/// Team: any lanes; the values are visible to them on entry; without a sync, each reads all of them.
 template <class T, class Scalar>
-TORCHQP_HD_CALL MaskOf<Scalar> held_by(const Shape& s, const Result<Scalar>& result) {
+TORCHQP_HD_CALL MaskOf<Scalar> held_by(const Shape& s, const Scalar* z, const Scalar* nu,
+                                       const Scalar* lam) {
   const Scalar most = broadcast<Scalar>(std::numeric_limits<T>::max());
   auto held = broadcast_mask<Scalar>(true);
   const auto look = [&](const Scalar* values, int count) {
     TORCHQP_ROLLED
     for (int i = 0; i < count; ++i) held = both(held, absolute(values[i]) <= most);
   };
-  look(result.z, s.n), look(result.nu, s.p), look(result.lam, s.k);
+  look(z, s.n), look(nu, s.p), look(lam, s.k);
   return held;
 }
 

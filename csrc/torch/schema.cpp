@@ -63,7 +63,8 @@ TORCH_LIBRARY(torchqp, m) {
   //   in   active, status, factor: from solve; factor None or [*, 0] is formed here
   //   in   g_z [*, n], g_nu [*, p], g_lam [*, m], g_bound [*, n] or [*, 0] without bounds
   //   out  d_z, d_nu, d_lam, d_bound, shaped like g
-  //   out  info int32 [*]: 0, or 1 where K is singular and part of g outside its range
+  //   out  info int32 [*]: 0, or 1 where K is singular and part of g outside its range, or where d
+  //        overflows, which then is 0
   //
   // d is 0 on inactive rows and bounds, and everywhere where status >= 2. Where K is singular, d is
   // the least solution for the part of g that lies in its range, to about 1e-6 relative. K is

@@ -53,7 +53,7 @@ def watch_backward() -> Iterator[BackwardWatch]:
     - "kkt": the active set leaves z or multipliers undetermined (z on a face that q does not
       distinguish, dependent active rows), and the cotangent asks for just those. The part of the
       cotangent that the linearised KKT system K d = -g cannot meet is left out; d is the least
-      solution of the rest, to about 1e-6 of its size.
+      solution of the rest, to about 1e-6 of its size. A d that overflows is left out as a whole.
     - "smoothed": as "kkt", for the system of the smoothed problem.
     - "lpgd": a problem moved by the loss was not solved; the solution itself stands in for it.
 

@@ -34,6 +34,23 @@ def test_the_undetermined_part_is_left_out():
     torch.testing.assert_close(grad, torch.tensor([-1.5, 0.0], dtype=D), rtol=0, atol=1e-4)
 
 
+@pytest.mark.parametrize("backward", ["kkt", "smoothed"])
+@pytest.mark.parametrize("dense", [False, True])
+def test_a_derivative_that_overflows_is_zero_and_marked(backward, dense):
+    """The solution 0 does not depend on the smallest curvature there is, dz / dq = -1 / Q does."""
+    d = torch.tensor([[1.0, 1.0], [1.0, 5e-324]], dtype=D)
+    q = torch.zeros(2, 2, dtype=D, requires_grad=True)
+    Q = torch.diag_embed(d) if dense else torchqp.Diag(d)
+    z = torchqp.solve_qp(Q, q, backward=backward).z
+    with torchqp.watch_backward() as watch:
+        (4 * z).sum().backward()
+    assert torch.isfinite(q.grad).all()
+    assert q.grad[0].tolist() == pytest.approx([-4.0, -4.0])
+    if not dense and backward == "kkt":  # in a matrix, that small beside 1 is no curvature
+        assert [info.tolist() for info in watch.info] == [[0, 1]]
+        assert q.grad[1].tolist() == [0.0, 0.0]
+
+
 @pytest.mark.parametrize("backward", ["kkt", "smoothed", "lpgd"])
 def test_regular_gradients_are_not_marked(backward):
     q = torch.tensor([-1.0, 2.0, 0.5], dtype=D, requires_grad=True)

@@ -307,7 +307,10 @@ void run(Bytes& bytes) {
     if (info[i] != 0 && info[i] != 1) fail("no info");
     for (int64_t j = 0; j < n; ++j) {
       const T d = d_z[i * n + j];
-      if (!std::isfinite(d) || d == poison) fail("a derivative that is not finite");
+      if (!std::isfinite(d) || d == poison) {
+        batch.print(i);
+        fail("a derivative that is not finite");
+      }
       if (status[i] > 1 && d != T(0)) fail("a failed member has a derivative");
     }
   }
