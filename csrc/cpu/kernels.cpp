@@ -40,6 +40,15 @@ int members_per_pack(const Dims& dims) {
   return std::max(dims.n, dims.m + dims.p) > kLargestPacked ? 1 : kWidth<T>;
 }
 
+/// Asks for Q, G and A of the pack after this one.
+template <class Batch, int W>
+void prefetch_matrices(const Batch& batch, const Members<W>& members) {
+  const int64_t n = batch.dims.n;
+  prefetch_next(batch.Q, batch.dims.diagonal ? n : n * n, members, batch.size, kPrefetched);
+  prefetch_next(batch.G, batch.dims.m * n, members, batch.size, kPrefetched);
+  prefetch_next(batch.A, batch.dims.p * n, members, batch.size, kPrefetched);
+}
+
 /// Writes the solutions of a pack. Failed members get NaN, or their last iterate with
 /// Settings::best_iterate.
 template <class Scalar, class T, int W>
@@ -120,9 +129,7 @@ class PackSolver {
       load_sides(solver_.data.upper, s, problem_.h, problem_.ub, kInf, members);
     last_ = members;
     prefetch_next(problem_.q, s.n, members, problem_.size, kPrefetched);
-    prefetch_next(problem_.Q, s.n * s.n, members, problem_.size, kPrefetched);
-    prefetch_next(problem_.G, s.m * s.n, members, problem_.size, kPrefetched);
-    prefetch_next(problem_.A, s.p * s.n, members, problem_.size, kPrefetched);
+    prefetch_matrices(problem_, members);
     const bool warm = problem_.z0.data != nullptr;
     if (warm) load_start(members);
     if (qp::has_single_row(s)) {
@@ -276,9 +283,7 @@ void kkt_pack(const KktBatch<T>& system, const Members<W>& members, void* worksp
   load_vector(adjoint.live, 1, system.status, 1, 0, members);
   adjoint.live[0] =
       select(adjoint.live[0] <= broadcast<Scalar>(1), broadcast<Scalar>(1), broadcast<Scalar>(0));
-  prefetch_next(system.Q, s.n * s.n, members, system.size, kPrefetched);
-  prefetch_next(system.G, s.m * s.n, members, system.size, kPrefetched);
-  prefetch_next(system.A, s.p * s.n, members, system.size, kPrefetched);
+  prefetch_matrices(system, members);
   prefetch_next(system.factor, factor_size(system.dims), members, system.size, kPrefetched);
   qp::list_held(SerialTeam{}, adjoint);
   load_factor(adjoint, system.dims, system.factor, members);

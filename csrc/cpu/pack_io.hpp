@@ -182,8 +182,8 @@ TORCHQP_HD void write_vector(T* to, int64_t size, const Members<W>& members, con
       T* start[W];
       for (int w = 0; w < W; ++w) start[w] = to + members.index[w] * size;
       for (int64_t next = 0; next < size; next += W) {
-        const int64_t i =
-            std::min(next, size - W);  // the last square may overlap the one before it
+        // The last square may overlap the one before it.
+        const int64_t i = std::min(next, size - W);
         Scalar block[W];
         TORCHQP_UNROLL
         for (int j = 0; j < W; ++j) block[j] = value(i + j);
