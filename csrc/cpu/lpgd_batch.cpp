@@ -2,6 +2,7 @@
 
 #include "cpu/lpgd_batch.hpp"
 
+#include "core/lpgd_member.hpp"
 #include "core/team.hpp"
 
 namespace torchqp::cpu {

@@ -1,7 +1,7 @@
 // The two halves of the LPGD adjoint around its solves: a warp for each member, so that neighbours
 // read and write neighbouring entries.
 
-#include "core/lpgd.hpp"
+#include "core/lpgd_member.hpp"
 #include "cuda/solve_batch.hpp"
 #include "cuda/team.hpp"
 

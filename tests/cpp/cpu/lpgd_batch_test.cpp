@@ -8,6 +8,7 @@
 #include <limits>
 #include <vector>
 
+#include "core/lpgd_member.hpp"
 #include "support/fiber_team.hpp"
 
 namespace torchqp::cpu {
