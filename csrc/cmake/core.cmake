@@ -22,8 +22,8 @@ endif()
 
 file(GLOB core_sources CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/csrc/cpu/*.cpp")
 list(REMOVE_ITEM core_sources "${PROJECT_SOURCE_DIR}/csrc/cpu/kernels.cpp")
-set(core_headers core/config.hpp core/gradients.hpp core/lpgd.hpp core/status.hpp core/settings.hpp core/problem.hpp
-                 cpu/solve_batch.hpp cpu/kkt_batch.hpp)
+set(core_headers core/config.hpp core/gradients.hpp core/lpgd.hpp core/problem.hpp core/settings.hpp
+                 core/status.hpp cpu/solve_batch.hpp cpu/kkt_batch.hpp)
 list(TRANSFORM core_headers PREPEND "${PROJECT_SOURCE_DIR}/csrc/")
 
 add_library(torchqp_core STATIC ${core_sources})

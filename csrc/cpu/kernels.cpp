@@ -132,11 +132,6 @@ class PackSolver {
     prefetch_matrices(problem_, members);
     const bool warm = problem_.z0.data != nullptr;
     if (warm) load_start(members);
-    if (qp::has_single_row(s)) {
-      prefetch_rows(out_.z, s.n, members);
-      if (out_.lam_lb != nullptr) prefetch_rows(out_.lam_lb, s.n, members);
-      if (out_.lam_ub != nullptr) prefetch_rows(out_.lam_ub, s.n, members);
-    }
     left_ = qp::solve(SerialTeam{}, solver_, warm, left_, again_, out_.factor != nullptr);
     write_members(solver_, problem_, settings_, out_, members);
   }

@@ -269,17 +269,6 @@ void prefetch_next(const StridedArray<T>& array, int64_t entries, const Members<
   }
 }
 
-/// As above, for what will be written of this pack.
-template <class T, int W>
-void prefetch_rows(T* to, int64_t size, const Members<W>& members) {
-  constexpr int kLine = 64;
-  for (int w = 0; w < members.count; ++w) {
-    const char* start = reinterpret_cast<const char*>(to + members.index[w] * size);
-    for (int64_t at = 0; at < size * static_cast<int64_t>(sizeof(T)); at += kLine)
-      __builtin_prefetch(start + at, 1);
-  }
-}
-
 /// Member w's first entry.
 template <class T, int W>
 struct Starts {

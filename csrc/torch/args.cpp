@@ -17,10 +17,6 @@ std::string dtype_name(at::ScalarType dtype) {
   return c10::getDtypeNames(dtype).first;
 }
 
-const Tensor* given(const OptionalTensor& tensor) {
-  return tensor.has_value() && tensor->defined() ? &*tensor : nullptr;
-}
-
 /// Checks the arguments of one operator call; the first one fixes device and dtype.
 class ArgumentChecker {
  public:
@@ -339,15 +335,12 @@ ProblemBatch<T> problem_batch(const SolveTensors& t, const Batch& batch) {
 template <class T>
 LpgdBatch<T> lpgd_batch(const SolveTensors& problem, const LpgdTensors& t, const Batch& batch) {
   const auto vector = [&](const Tensor* tensor) { return strided_array<T>(tensor, 1, batch); };
+  const ProblemBatch<T> data = problem_batch<T>(problem, batch);
   LpgdBatch<T> lpgd;
-  lpgd.dims = batch.dims;
-  lpgd.size = batch.size;
-  lpgd.q = vector(&problem.q);
-  lpgd.h_lower = vector(given(problem.h_lower));
-  lpgd.h = vector(given(problem.h));
-  lpgd.b = vector(given(problem.b));
-  lpgd.lb = vector(given(problem.lb));
-  lpgd.ub = vector(given(problem.ub));
+  lpgd.dims = data.dims;
+  lpgd.size = data.size;
+  lpgd.q = data.q, lpgd.h_lower = data.h_lower, lpgd.h = data.h, lpgd.b = data.b;
+  lpgd.lb = data.lb, lpgd.ub = data.ub;
   lpgd.g_z = vector(given(t.g_z));
   lpgd.g_nu = vector(given(t.g_nu));
   lpgd.g_lam = vector(given(t.g_lam));

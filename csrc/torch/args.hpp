@@ -21,6 +21,11 @@ namespace torchqp::torch_ops {
 using at::Tensor;
 using OptionalTensor = std::optional<at::Tensor>;
 
+/// The tensor, or nullptr where the argument is absent.
+inline const Tensor* given(const OptionalTensor& tensor) {
+  return tensor.has_value() && tensor->defined() ? &*tensor : nullptr;
+}
+
 /// The tensors of solve, as given. Shapes are in schema.cpp.
 struct SolveTensors {
   const Tensor &Q, &q;

@@ -158,8 +158,7 @@ Gradients parameter_gradients(const Tensor& z, const Tensor& nu, const Tensor& l
       return vector(tensor).template const_data_ptr<scalar_t>();
     };
     const auto optional = [&](const OptionalTensor& tensor) {
-      const bool given = tensor.has_value() && tensor->defined() && tensor->numel() != 0;
-      return given ? values(*tensor) : nullptr;
+      return given(tensor) != nullptr && tensor->numel() != 0 ? values(*tensor) : nullptr;
     };
     GradientBatch<scalar_t> gradients;
     gradients.dims = dims;
@@ -233,14 +232,12 @@ LpgdOutputs lpgd(const Tensor& Q, const Tensor& q, const OptionalTensor& G,
     shape.push_back(size);
     return machine.empty(shape, dtype);
   };
-  const auto is_given = [](const OptionalTensor& tensor) {
-    return tensor.has_value() && tensor->defined();
-  };
-  const bool bounds_move = (dims.lb && is_given(g_lb)) || (dims.ub && is_given(g_ub));
-  const OptionalTensor moved_q = moved(is_given(g_z) || rho != 0, n);
-  const OptionalTensor moved_h_lower = moved(dims.h_lower && is_given(g_lam), m);
-  const OptionalTensor moved_h = moved(dims.h_upper && is_given(g_lam), m);
-  const OptionalTensor moved_b = moved(is_given(b) && is_given(g_nu), p);
+  const bool bounds_move =
+      (dims.lb && given(g_lb) != nullptr) || (dims.ub && given(g_ub) != nullptr);
+  const OptionalTensor moved_q = moved(given(g_z) != nullptr || rho != 0, n);
+  const OptionalTensor moved_h_lower = moved(dims.h_lower && given(g_lam) != nullptr, m);
+  const OptionalTensor moved_h = moved(dims.h_upper && given(g_lam) != nullptr, m);
+  const OptionalTensor moved_b = moved(given(b) != nullptr && given(g_nu) != nullptr, p);
   const OptionalTensor moved_lb = moved(dims.lb && bounds_move, n);
   const OptionalTensor moved_ub = moved(dims.ub && bounds_move, n);
   const Tensor step = output(machine, batch, {}, dtype);
@@ -274,8 +271,8 @@ LpgdOutputs lpgd(const Tensor& Q, const Tensor& q, const OptionalTensor& G,
     lpgd.moved_lb = to(moved_lb), lpgd.moved_ub = to(moved_ub);
     machine.lpgd_move(lpgd);
 
-    const auto or_as_is = [](const OptionalTensor& changed, const OptionalTensor& given) {
-      return changed ? changed : given;
+    const auto or_as_is = [](const OptionalTensor& changed, const OptionalTensor& own) {
+      return changed ? changed : own;
     };
     Tensor proximal = Q;
     if (rho != 0) proximal = diagonal ? Q + rho : Q + rho * at::eye(n, Q.options());

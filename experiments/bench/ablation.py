@@ -22,7 +22,14 @@ import torch
 
 import torchqp
 from experiments.bench import suite
-from experiments.bench.problems import DEFAULT_CASES, Problem, kkt_residual, optnet, shared_matrices
+from experiments.bench.problems import (
+    DEFAULT_CASES,
+    Problem,
+    kkt_residual,
+    operator_outputs,
+    optnet,
+    shared_matrices,
+)
 from experiments.bench.suite import Case
 from experiments.bench.timing import Timed, interleave, statistics
 
@@ -61,13 +68,10 @@ def _boxes(problem: Problem) -> dict[str, Callable[[], torchqp.Solution]]:
 
 def _backwards(problem: Problem) -> dict[str, Callable[[], Any]]:
     """The linearised system with and without the saved factor; gradients in two ways."""
-    Q, q, G, h, A, b = problem.arguments()
+    Q, _, G, _, A, _ = problem.arguments()
     leaves = [v.clone().requires_grad_() for v in problem.arguments() if v is not None]
     z = torchqp.solve_qp(*leaves).z
-    solved = torch.ops.torchqp.solve(
-        *(Q, q, G, None, h, A, b, None, None, *[None] * 5),
-        *(False, "kkt", [], *torchqp.Settings().resolve(q.dtype), False, True),
-    )
+    solved = operator_outputs(problem)
     system = (Q, G, A, solved[9], solved[6])
 
     def kkt(factor: torch.Tensor | None) -> Callable[[], Any]:

@@ -66,6 +66,17 @@ class Problem:
         return {name: getattr(self, name).numpy() for name in (*PARAMETERS, "weight")}
 
 
+def operator_outputs(problem: Problem) -> list[torch.Tensor]:
+    """All outputs of the operator `solve`, the factor for `kkt_solve` among them."""
+    Q, q, G, h, A, b = problem.arguments()
+    settings = torchqp.Settings().resolve(q.dtype)
+    data = (Q, q, G, None, h, A, b, None, None, *[None] * 5)
+    outputs: list[torch.Tensor] = torch.ops.torchqp.solve(
+        *data, False, "kkt", [], *settings, False, True
+    )
+    return outputs
+
+
 def optnet(n: int, m: int, p: int, batch: int, seed: int = 0) -> Problem:
     """The recipe of OptNet's profile script (Amos and Kolter 2017), equalities added.
 

@@ -26,24 +26,13 @@ import torch
 import torchqp
 from experiments.bench import suite
 from experiments.bench.markdown import table
-from experiments.bench.problems import DEFAULT_CASES, Problem, optnet
+from experiments.bench.problems import DEFAULT_CASES, operator_outputs, optnet
 from experiments.bench.suite import Case
 from experiments.bench.timing import Timed, interleave, statistics
 
 LANES = {"AVX512": 8, "AVX2": 4}  # float64; two else
 PEAK_SIZE = 1024  # of the matrix product that stands for the peak
 REFINEMENTS = 2  # of the point, and of the adjoint
-
-
-def _solve(problem: Problem) -> list[torch.Tensor]:
-    """All outputs of the operator, the factor among them."""
-    Q, q, G, h, A, b = problem.arguments()
-    settings = torchqp.Settings().resolve(q.dtype)
-    data = (Q, q, G, None, h, A, b, None, None, *[None] * 5)
-    outputs: list[torch.Tensor] = torch.ops.torchqp.solve(
-        *data, False, "kkt", [], *settings, False, True
-    )
-    return outputs
 
 
 def count(n: int, m: int, p: int, held: float, rounds: float, factor: int) -> dict[str, Any]:
@@ -79,7 +68,7 @@ def measure(size: Case, options: argparse.Namespace) -> dict[str, Any]:
     """Times, the machine's speeds in the same rounds, and the count of one case."""
     n, m, p, batch = size
     problem = optnet(*size, seed=options.seed)
-    out = _solve(problem)
+    out = operator_outputs(problem)
     active, iterations, factor = out[9], out[7], out[10].shape[-1]
     held = p + float((active != 0).double().sum(-1).mean())
     rounds = float(iterations.double().mean())

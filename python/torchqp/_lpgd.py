@@ -71,7 +71,6 @@ class LpgdRule:
     @staticmethod
     def save(ctx: Any, inputs: Sequence[Any], output: Sequence[Tensor]) -> None:
         """Nothing: there is no derivative to form."""
-        ctx.save_for_backward()
         ctx.mark_non_differentiable(output[10])
 
     @staticmethod

@@ -131,7 +131,7 @@ def differentiable(rule: type[Rule], eager: Callable[..., Any] | None = None) ->
     def setup_context(ctx: Any, inputs: Sequence[Any], output: Sequence[Tensor]) -> None:
         rule.save(ctx, inputs, output)
         if transforms():
-            ctx.save_for_forward(*ctx.to_save)
+            ctx.save_for_forward(*(ctx.to_save or ()))
 
     def forward(*args: Any) -> Any:
         return op(*args) if transforms() else below_autograd(*args)
