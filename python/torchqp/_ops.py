@@ -33,7 +33,7 @@ from torchqp._rules import (  # noqa: E402
 )
 from torchqp._smoothed import smoothed_gradients  # noqa: E402
 
-__all__ = ["kkt_solve", "solve"]
+__all__ = ["kkt_solve", "solve", "solve_exact"]
 
 
 # Which parameters a mode's derivatives read.
@@ -180,11 +180,5 @@ for _op, _fake in (
         torch.library.register_autocast(_op, _device, torch.float32)
 
 
-def _solve_exact(*inputs: Any) -> Any:
-    """The exact mode in C++: the same formulas, in csrc/torch/autograd.cpp."""
-    args = SolveInputs(*inputs)
-    return _exact(*inputs[:15], *inputs[17:22]) if args.backward == "kkt" else None
-
-
-_exact = torch.ops.torchqp.solve_exact.default
-solve = differentiable(SolveRule, _solve_exact)
+solve_exact = torch.ops.torchqp.solve_exact.default
+solve = differentiable(SolveRule)

@@ -4,8 +4,9 @@
 operator, but torch.func.grad, jacrev, jvp and hessian refuse it. `torch.autograd.Function` with
 `setup_context`, `vmap` and `jvp` serves eager mode and all of torch.func, but Dynamo refuses a
 Function that defines `jvp`, and cannot trace vmap over one that defines `vmap`. So calls pick by
-`torch.compiler.is_compiling()`. Where there is a derivative in C++, it serves plain eager calls: a
-backward pass in Python takes as long as a hundred small problems. Not covered by any, and refused:
+`torch.compiler.is_compiling()`. Where there is a derivative in C++ (`torchqp::solve_exact`), plain
+eager calls do without either: a backward pass in Python takes as long as a hundred small problems.
+Not covered by any, and refused:
 torch.func.grad, jvp and the like inside torch.compile (outside of it, on functions that are not
 compiled, they work).
 """
@@ -81,6 +82,11 @@ def transforms() -> bool:
     return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
 
 
+def is_plain() -> bool:
+    """Whether this is an eager call without transforms."""
+    return not torch.compiler.is_compiling() and not transforms()
+
+
 def is_differentiated(*args: Any) -> bool:
     """Whether torch may ask for a derivative in these arguments, of whatever kind."""
     if transforms():
@@ -105,12 +111,8 @@ def _mapped_first(
     return result
 
 
-def differentiable(rule: type[Rule], eager: Callable[..., Any] | None = None) -> Callable[..., Any]:
-    """`rule.op` with `rule`'s derivatives wherever torch asks for them.
-
-    `eager` may take over plain eager calls that are differentiated: a function of the operator's
-    arguments that returns its outputs, all or the first of them, or None to leave a call to `rule`.
-    """
+def differentiable(rule: type[Rule]) -> Callable[..., Any]:
+    """`rule.op` with `rule`'s derivatives wherever torch asks for them."""
     op = rule.op
 
     def vmapped(batched: Callable[..., Any]) -> Callable[..., Any]:
@@ -160,8 +162,7 @@ def differentiable(rule: type[Rule], eager: Callable[..., Any] | None = None) ->
             return call_function(*args)
         if not is_differentiated(*args):
             return below_autograd(*args)
-        out = None if eager is None else eager(*args)
-        return call_plain_function(*args) if out is None else out
+        return call_plain_function(*args)
 
     return call
 

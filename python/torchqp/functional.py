@@ -11,12 +11,14 @@ from torch import Tensor
 from torchqp._batch import autocasts
 from torchqp._checks import check_problem
 from torchqp._elastic import check_elastic, soften
-from torchqp._ops import solve
+from torchqp._ops import solve, solve_exact
+from torchqp._register import is_plain
 from torchqp.backward import Backward, resolve_backward
 from torchqp.settings import Settings, check_settings
 from torchqp.solution import Solution
 
 _FAILURES = ("nan", "best")
+_COLD = (None,) * 5
 
 
 class Diag(NamedTuple):
@@ -124,12 +126,12 @@ def solve_qp(
     check_on_failure(on_failure)
     check_elastic(elastic)
     diagonal, problem = prepare(Q, q, G, h, A, b, lb, ub, h_lower)
-    solution = Solution(*_solve(diagonal, problem, mode, options, warm_start, on_failure)[:9])
+    solution = Solution._make(_solve(diagonal, problem, mode, options, warm_start, on_failure)[:9])
     if elastic is None:
         return solution
 
     def solve_again(softened: Sequence[Tensor | None]) -> Solution:
-        return Solution(*_solve(diagonal, softened, mode, options, None, on_failure)[:9])
+        return Solution._make(_solve(diagonal, softened, mode, options, None, on_failure)[:9])
 
     return soften(solution, problem, diagonal, float(elastic), solve_again)
 
@@ -173,14 +175,17 @@ def prepare(
     if autocasts(matrix.device):
         problem = [_out_of_half(value) for value in problem]
     matrix, q, G, h_lower, h, A, b, lb, ub = problem
-    n, m, p = (_rows(value, dim) for value, dim in ((q, -1), (G, -2), (A, -2)))
-    h_lower, h = _vector("h_lower", h_lower, m, matrix), _vector("h", h, m, matrix)
-    b, lb, ub = (
-        _vector("b", b, p, matrix),
-        _vector("lb", lb, n, matrix),
-        _vector("ub", ub, n, matrix),
-    )
-    return diagonal, [matrix, q, G, h_lower, h, A, b, lb, ub]
+    return diagonal, [
+        matrix,
+        q,
+        G,
+        _vector("h_lower", h_lower, "G", G, matrix),
+        _vector("h", h, "G", G, matrix),
+        A,
+        _vector("b", b, "A", A, matrix),
+        _vector("lb", lb, "q", q, matrix),
+        _vector("ub", ub, "q", q, matrix),
+    ]
 
 
 def _solve(
@@ -192,24 +197,46 @@ def _solve(
     on_failure: str,
 ) -> tuple[Tensor, ...]:
     """Checks everything and calls the operator."""
-    matrix, q, G, h_lower, h, A, b, lb, ub = problem
-    tensors = (matrix, q, G, h_lower, h, A, b, lb, ub, *_start(warm_start, A, G, lb, ub))
+    tensors = (*problem, *_start(warm_start, problem))
+    options = (*settings.resolve(problem[0].dtype), on_failure == "best")
+    if is_plain() and (backward.name == "kkt" or not torch.is_grad_enabled()):
+        return _solve_plain(tensors, diagonal, options)
     check_problem(*tensors, diagonal=diagonal)
     save_factor = (
         backward.name == "kkt"
         and torch.is_grad_enabled()
         and any(t is not None and t.requires_grad for t in tensors[:9])
     )
-    out: tuple[Tensor, ...] = solve(
-        *tensors,
-        diagonal,
-        backward.name,
-        backward.options(),
-        *settings.resolve(matrix.dtype),
-        on_failure == "best",
-        save_factor,
-    )
+    mode = (backward.name, backward.options())
+    out: tuple[Tensor, ...] = solve(*tensors, diagonal, *mode, *options, save_factor)
     return out
+
+
+def _solve_plain(
+    tensors: Sequence[Any], diagonal: bool, options: Sequence[Any]
+) -> tuple[Tensor, ...]:
+    """By the operator whose derivative is in C++.
+
+    For few small problems Python is most of the time, and the operator makes the same checks: here
+    they are only for the message of a call that did not pass them.
+    """
+    try:
+        out: tuple[Tensor, ...] = solve_exact(*tensors, diagonal, *options)
+    except (TypeError, ValueError, RuntimeError):
+        complaint = _complaint(tensors, diagonal)
+        if complaint is None:
+            raise
+        raise complaint from None
+    return out
+
+
+def _complaint(tensors: Sequence[Any], diagonal: bool) -> Exception | None:
+    """What is wrong with the arguments, in the words of `check_problem`."""
+    try:
+        check_problem(*tensors, diagonal=diagonal)
+    except (TypeError, ValueError) as error:
+        return error
+    return None
 
 
 def _out_of_half(value: Any) -> Any:
@@ -219,35 +246,31 @@ def _out_of_half(value: Any) -> Any:
     return value
 
 
-def _rows(value: Any, dim: int) -> int | None:
-    """A size that an argument defines, None where it does not; the check comes later."""
-    return value.shape[dim] if isinstance(value, Tensor) and value.dim() >= -dim else None
-
-
-def _vector(name: str, value: Any, size: int | None, like: Tensor) -> Any:
-    """A number or 0-d tensor as a vector [size]."""
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        if size is None:
-            owner = {"h": "G", "h_lower": "G", "b": "A"}.get(name, "q")
-            raise ValueError(f"{name}: expected {owner} along with it, got None")
-        return like.new_full((size,), float(value))
-    if value is not None and not isinstance(value, Tensor):
+def _vector(name: str, value: Any, owner: str, sized: Any, like: Tensor) -> Any:
+    """A number or 0-d tensor as a vector [size], as many entries as `owner` asks for."""
+    if value is None or (isinstance(value, Tensor) and value.dim()):
+        return value
+    dim = -1 if owner == "q" else -2
+    # A size that the owner does not define is refused later, with its name.
+    defined = isinstance(sized, Tensor) and sized.dim() >= -dim
+    if isinstance(value, Tensor):
+        return value.expand(sized.shape[dim]) if defined else value
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
         raise TypeError(f"{name}: expected a torch.Tensor or a number, got {type(value).__name__}")
-    if isinstance(value, Tensor) and value.dim() == 0 and size is not None:
-        return value.expand(size)
-    return value
+    if not defined:
+        raise ValueError(f"{name}: expected {owner} along with it, got None")
+    return like.new_full((sized.shape[dim],), float(value))
 
 
-def _start(
-    warm_start: Solution | None, A: Any, G: Any, lb: Any, ub: Any
-) -> tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None, Tensor | None]:
+def _start(warm_start: Solution | None, problem: Sequence[Any]) -> Sequence[Tensor | None]:
     """z0 and the multipliers of the arguments that are there."""
     if warm_start is None:
-        return (None, None, None, None, None)
+        return _COLD
     if not isinstance(warm_start, Solution):
         raise TypeError(
             f"warm_start: expected a torchqp.Solution or None, got {type(warm_start).__name__}"
         )
+    _, _, G, _, _, A, _, lb, ub = problem
     z, nu, lam, lam_lb, lam_ub = (t.detach() for t in warm_start[:5])
     return (
         z,
