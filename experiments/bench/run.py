@@ -1,4 +1,4 @@
-"""Runs the whole benchmark: every script, then figures and tables. About a quarter of an hour.
+"""Runs the whole benchmark: every script, then figures and tables. About three quarters of an hour.
 
     python experiments/bench/run.py                      # a quiet machine, please
     python experiments/bench/run.py --only layers ratios

@@ -1,7 +1,8 @@
 """What the arguments of a solve must look like: one gate for users and for the fake kernels.
 
 It reads shapes, dtypes, devices and layouts, never values, so that real, fake, meta and vmapped
-tensors are treated alike. A message names the argument, what was expected and what was given.
+tensors are treated alike. A message names the argument, what was expected and what was given. Plain
+eager calls come here only for the message of what the operator has refused.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The operators in Python: fake kernels, autocast, vmap and derivative rules of torch.ops.torchqp.
 
-`solve` and `kkt_solve` are the functions that the package calls; schemas and kernels are in
-csrc/torch.
+`solve`, `kkt_solve` and, for plain eager calls, `solve_exact` are what the package calls; schemas,
+kernels and the derivative of `solve_exact` are in csrc/torch.
 """
 
 from __future__ import annotations

@@ -6,9 +6,8 @@ operator, but torch.func.grad, jacrev, jvp and hessian refuse it. `torch.autogra
 Function that defines `jvp`, and cannot trace vmap over one that defines `vmap`. So calls pick by
 `torch.compiler.is_compiling()`. Where there is a derivative in C++ (`torchqp::solve_exact`), plain
 eager calls do without either: a backward pass in Python takes as long as a hundred small problems.
-Not covered by any, and refused:
-torch.func.grad, jvp and the like inside torch.compile (outside of it, on functions that are not
-compiled, they work).
+Not covered by any, and refused: torch.func.grad, jvp and the like inside torch.compile (outside of
+it, on functions that are not compiled, they work).
 """
 
 from __future__ import annotations

@@ -250,16 +250,16 @@ def _vector(name: str, value: Any, owner: str, sized: Any, like: Tensor) -> Any:
     """A number or 0-d tensor as a vector [size], as many entries as `owner` asks for."""
     if value is None or (isinstance(value, Tensor) and value.dim()):
         return value
-    dim = -1 if owner == "q" else -2
-    # A size that the owner does not define is refused later, with its name.
-    defined = isinstance(sized, Tensor) and sized.dim() >= -dim
-    if isinstance(value, Tensor):
-        return value.expand(sized.shape[dim]) if defined else value
-    if not isinstance(value, (int, float)) or isinstance(value, bool):
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not number and not isinstance(value, Tensor):
         raise TypeError(f"{name}: expected a torch.Tensor or a number, got {type(value).__name__}")
-    if not defined:
+    if number and sized is None:
         raise ValueError(f"{name}: expected {owner} along with it, got None")
-    return like.new_full((sized.shape[dim],), float(value))
+    dim = -1 if owner == "q" else -2
+    if not isinstance(sized, Tensor) or sized.dim() < -dim:
+        return value  # the check refuses the owner, by its name
+    size = sized.shape[dim]
+    return like.new_full((size,), float(value)) if number else value.expand(size)
 
 
 def _start(warm_start: Solution | None, problem: Sequence[Any]) -> Sequence[Tensor | None]:

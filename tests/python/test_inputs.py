@@ -5,6 +5,7 @@ import re
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import torchqp
 from torchqp import KKT, LPGD, Diag, Settings, Smoothed
@@ -85,6 +86,11 @@ MISTAKES = [
     ({"G": None, "h_lower": None}, ValueError, "h: expected G along with it, got None"),
     ({"G": None, "h": None}, ValueError, "h_lower: expected G along with it, got None"),
     ({"G": None, "h_lower": None, "h": 1.0}, ValueError, "h: expected G along with it, got None"),
+    (
+        {"G": torch.ones(3).double(), "h": 1.0, "h_lower": None},
+        ValueError,
+        "G: expected shape [*, m, n], got [3]",
+    ),
     ({"b": None}, ValueError, "A: expected b along with it, got None"),
     ({"A": None}, ValueError, "b: expected A along with it, got None"),
     ({"A": None, "b": 1}, ValueError, "b: expected A along with it, got None"),
@@ -222,13 +228,31 @@ def test_vmapped_mistakes_get_the_same_messages():
         torch.func.vmap(lambda q: torchqp.solve_qp(torch.eye(3), q).z)(torch.ones(3))
 
 
-def test_nothing_is_solved_before_a_mistake_is_found(monkeypatch):
-    from torchqp import functional
+class Returned(TorchDispatchMode):
+    """Remembers the names of the operators that came to their end."""
 
-    monkeypatch.setattr(functional, "solve", lambda *args: pytest.fail("work was done"))
-    for change, kind, _ in MISTAKES:
-        with pytest.raises(kind):
+    names: tuple[str, ...] = ()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # noqa: D105
+        out = func(*args, **(kwargs or {}))
+        self.names += (func.name(),)
+        return out
+
+
+def test_nothing_is_solved_before_a_mistake_is_found():
+    with Returned() as returned:
+        torchqp.solve_qp(**valid())
+    assert returned.names.count("torchqp::solve") == 1
+    for change, kind, message in MISTAKES:
+        with Returned() as returned, pytest.raises(kind):
             torchqp.solve_qp(**{**valid(), **change})
+        assert "torchqp::solve" not in returned.names, message
+
+
+def test_the_message_stands_alone():
+    with pytest.raises(ValueError, match="q: expected") as caught:
+        torchqp.solve_qp(torch.eye(3), torch.ones(3, 0))
+    assert caught.value.__cause__ is None and caught.value.__suppress_context__
 
 
 @pytest.mark.gpu
