@@ -16,6 +16,12 @@
 namespace torchqp::qp {
 TORCHQP_BEGIN_ISA_NAMESPACE
 
+/// What `raise` adds to the pivots of H, relative to its diagonal. In single precision the rounding of
+/// large weights makes pivots vanish that a variable's dual residual needs; a dropped one would leave
+/// it as it is for good. Refined directions undo what this changes.
+template <class Scalar>
+inline constexpr double raised_pivot_v = 4.0 * epsilon_v<Scalar>;
+
 template <class Scalar>
 struct CondensedForm : PrimalForm<CondensedForm<Scalar>, Scalar> {
   using PrimalForm<CondensedForm<Scalar>, Scalar>::data;
@@ -93,13 +99,18 @@ struct CondensedForm : PrimalForm<CondensedForm<Scalar>, Scalar> {
   }
 
   template <class Team>
-  TORCHQP_HD_CALL void factor(const Team& team, const Scalar* w) const {
+  TORCHQP_HD_CALL void factor(const Team& team, const Scalar* w, bool raise = false) const {
     const Shape& s = data.shape;
     team.for_each(s.k, [&](int i) { weight[i] = w[i]; });
     team.template sync<Site::kCondensedFactor>();
     linalg::add_weighted_gram(team, base, data.G, s.np, s.np, s.mp, weight, H);
-    if (s.bounds) {
-      team.for_each(s.np, [&](int i) { H[i * s.np + i] = H[i * s.np + i] + weight[s.mp + i]; });
+    if (s.bounds || raise) {
+      const Scalar more = broadcast<Scalar>(raised_pivot_v<Scalar>);
+      team.for_each(s.np, [&](int i) {
+        Scalar& pivot = H[i * s.np + i];
+        if (s.bounds) pivot = pivot + weight[s.mp + i];
+        if (raise) pivot = fused(pivot, more, pivot);
+      });
       team.template sync<Site::kCondensedFactor>();
     }
     linalg::factor_cholesky<linalg::Pivot::kDrop>(team, H, s.np, s.np, inverse_H,

@@ -52,7 +52,7 @@ struct DiagonalForm : PrimalForm<DiagonalForm<Scalar>, Scalar> {
   TORCHQP_HD void form_base(const Team&) const {}
 
   template <class Team>
-  TORCHQP_HD_CALL void factor(const Team& team, const Scalar* w) const {
+  TORCHQP_HD_CALL void factor(const Team& team, const Scalar* w, bool /*raise*/ = false) const {
     const Shape& s = data.shape;
     const Scalar rho = broadcast<Scalar>(regularisation_v<Scalar>), zero = broadcast<Scalar>(0);
     team.for_each(s.k, [&](int i) { weight[i] = w[i]; });

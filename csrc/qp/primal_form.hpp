@@ -20,15 +20,16 @@ TORCHQP_BEGIN_ISA_NAMESPACE
 
 /// rho, relative to data of size one.
 template <class Scalar>
-inline constexpr double regularisation_v = sizeof(Element<Scalar>) == 8 ? 1e-10 : 1e-6;
+inline constexpr double regularisation_v = sizeof(Element<Scalar>) == 8 ? 1e-10 : 3e-7;
 /// delta of interior_point.hpp, in scaled units: weights stay below 1 / delta. Of the published
-/// problems tried, 1e-8 to 1e-11 solve all, and 0 leaves four linear programs unsolved.
+/// problems tried, 1e-8 to 1e-11 solve all in double precision, and 0 leaves four linear programs
+/// unsolved. In single precision larger weights drown what is beside them.
 template <class Scalar>
-inline constexpr double damping_v = sizeof(Element<Scalar>) == 8 ? 1e-10 : 1e-8;
+inline constexpr double damping_v = sizeof(Element<Scalar>) == 8 ? 1e-10 : 5e-7;
 /// Added to S, relative to its diagonal: dependent equalities get finite multipliers if they agree
 /// and, if not, multipliers that grow along the combination which proves it.
 template <class Scalar>
-inline constexpr double equality_shift_v = sizeof(Element<Scalar>) == 8 ? 1e-12 : 1e-5;
+inline constexpr double equality_shift_v = sizeof(Element<Scalar>) == 8 ? 1e-12 : 3e-7;
 /// Exactness asked of a certificate: it excludes solutions (or multipliers) up to 1 / this in size.
 template <class Scalar>
 inline constexpr double certificate_v = sizeof(Element<Scalar>) == 8 ? 1e-9 : 1e-5;

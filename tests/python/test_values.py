@@ -165,6 +165,20 @@ def test_diagonal_Q_equals_the_dense_one(family: str) -> None:
         assert testing.relative_error(value, getattr(dense, name)) <= 1e-8, name
 
 
+@pytest.mark.parametrize("side", ["lb", "ub"])
+def test_a_variable_near_a_bound_is_not_put_on_it_for_a_large_one_beside(
+    side: str, dtype: torch.dtype
+) -> None:
+    """Eight roundings of the large one are about twice the distance."""
+    large, near = (1e8, 1e-7) if dtype == D else (1e6, 0.4)
+    sign = 1.0 if side == "lb" else -1.0
+    q = torch.tensor([-large, -near, 1.0], dtype=dtype) * sign
+    solution = torchqp.solve_qp(torch.eye(3, dtype=dtype), q, **{side: 0.0})
+    assert int(solution.status) == 0
+    expected = torch.tensor([large, near, 0.0], dtype=dtype) * sign
+    torch.testing.assert_close(solution.z, expected, rtol=1e-4, atol=0.0)
+
+
 @pytest.mark.parametrize("infinity", [float("inf"), 1.01e20, 1e30])
 def test_infinite_sides_are_absent_and_large_finite_ones_are_not(infinity: float) -> None:
     problem = testing.make("two_sided", 8, 5, seed=6)

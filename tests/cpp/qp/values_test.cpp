@@ -120,6 +120,21 @@ TEST(Values, DerivativesSolveTheSystemOfTheSidesThatHold) {
   }
 }
 
+TEST(Values, AVariableIsPutOnABoundOnlyWhereThatHolds) {
+  // Eight roundings of the large variable, 1.8e-7, are more than the second one's distance.
+  Batch batch;
+  batch.dims = {.n = 3, .lb = true};
+  batch.size = 1;
+  batch.Q = {1, 0, 0, 0, 1, 0, 0, 0, 1};
+  batch.q = {-1e8, -1e-7, 1};
+  batch.lb = {0, 0, 0};
+  const auto out =
+      run_solver<double>(support::SerialLaunch{}, batch, {default_settings<double>()})[0];
+  EXPECT_EQ(out[kStatus], 0);
+  EXPECT_NEAR(out[kZ + 1], 1e-7, 1e-11);
+  EXPECT_EQ(out[kZ + 2], 0);
+}
+
 TEST(Values, EveryFailureHasItsStatus) {
   for (bool bounds : {false, true}) {
     const auto troubled = support::troubled_batch<double>(bounds);

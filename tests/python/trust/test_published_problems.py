@@ -1,9 +1,13 @@
 """Maros-Meszaros, NETLIB, free-for-all and PGLib: solved, right, and the same in one batch."""
 
+import os
+import subprocess
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from contract import D
@@ -67,7 +71,7 @@ def test_one_padded_batch_gives_what_single_solves_give(collection: str) -> None
 
 
 def test_single_precision_solves_maros_meszaros() -> None:
-    """Natively to 1e-3; the 38 problems with at most 500 variables."""
+    """As users get it, to 1e-3; the 38 problems with at most 500 variables."""
     problems = [load("maros_meszaros", name) for name in names("maros_meszaros")]
     small = [x for x in problems if len(x.arguments["q"]) <= 500]
     assert len(small) == 38
@@ -77,6 +81,44 @@ def test_single_precision_solves_maros_meszaros() -> None:
         residual = float(testing.kkt_residuals(single, solution).max())
         assert int(solution.status) <= Status.SOLVED_INACCURATE, problem.name
         assert residual <= (1e-4 if int(solution.status) == 0 else 1e-3), problem.name
+
+
+def test_single_precision_alone_solves_most_of_maros_meszaros() -> None:
+    """Without the second try in double precision: 1e-3 on at least 45 of 48, status 0 on 40.
+
+    The counts leave room for what rounding decides: 47 and 42 with g++ 12.
+    """
+    folder = os.environ.get("TORCHQP_TEST_PROGRAMS")
+    if folder is None:
+        pytest.skip("TORCHQP_TEST_PROGRAMS is not set: tests/run says where it built the C++ tests")
+    problems = [load("maros_meszaros", name) for name in names("maros_meszaros")]
+    written = b"".join(_as_floats(problem.arguments) for problem in problems)
+    program = Path(folder) / "single_precision"
+    answer = subprocess.run([program], input=written, capture_output=True, check=True).stdout
+    place, solved, near = 0, 0, 0
+    for problem in problems:
+        sizes = [len(problem.arguments.get(name, ())) for name in ("q", "b", "h", "q")]
+        status = int(np.frombuffer(answer, np.int32, 1, place)[0])
+        numbers = torch.from_numpy(np.frombuffer(answer, np.float32, sum(sizes), place + 4).copy())
+        place += 4 + 4 * sum(sizes)
+        z, nu, lam, bounds = numbers.split(sizes)
+        told = SimpleNamespace(z=z, nu=nu, lam=lam, lam_lb=(-bounds).relu(), lam_ub=bounds.relu())
+        residual = float(testing.kkt_residuals(problem.arguments, told).max())
+        assert status != Status.SOLVED or residual <= 1e-3, problem.name
+        solved += status == Status.SOLVED
+        near += residual <= 1e-3
+    assert place == len(answer)
+    assert near >= 45
+    assert solved >= 40
+
+
+def _as_floats(arguments: dict[str, torch.Tensor]) -> bytes:
+    """What tests/cpp/qp/single_precision.cpp reads."""
+    sizes = [len(arguments.get(name, ())) for name in ("q", "h", "b")]
+    there = [name in arguments for name in ("lb", "ub")]
+    arrays = ("Q", "q", "G", "h_lower", "h", "A", "b", "lb", "ub")
+    parts = [arguments[name].numpy().astype(np.float32) for name in arrays if name in arguments]
+    return np.array([*sizes, *there], np.int32).tobytes() + b"".join(x.tobytes() for x in parts)
 
 
 @pytest.mark.parametrize("case", hard_problems.grid_names())
