@@ -165,7 +165,8 @@ struct Sum {
 };
 
 /// The largest residual of member `i` relative to 1 + its largest term, in long double. What the
-/// roundings of the returned numbers to T can explain is no residual.
+/// roundings of the returned numbers to T can explain is no residual, and a term is as large as it
+/// may have been before them: 1e20 z_1 - 1e20 z_2 is -1e11 or 0 by the last bits of a float.
 template <class T>
 long double residual(const Batch<T>& batch, int64_t i, const T* z, const T* nu, const T* lam,
                      const T* lam_lb, const T* lam_ub) {
@@ -174,6 +175,7 @@ long double residual(const Batch<T>& batch, int64_t i, const T* z, const T* nu, 
   const Real rounding = 8 * std::numeric_limits<T>::epsilon();
   Real worst = 0, d = 0, d_size = 0, primal = 0, p_size = 0;
   const auto beyond = [&](Real error, const Sum& sum) { return error - rounding * sum.all; };
+  const auto size_of = [&](const Sum& sum) { return std::abs(sum.value) + rounding * sum.all; };
   Sum quadratic, linear, support;  // whose sum is the gap
   const T* Q = batch.Q.data() + i * (batch.dims.diagonal ? n : n * n);
   const auto entry = [&](int j, int k) -> Real {
@@ -193,13 +195,13 @@ long double residual(const Batch<T>& batch, int64_t i, const T* z, const T* nu, 
     stationarity.value = Qz.value + q + At.value + Gt.value;
     stationarity.all = Qz.all + std::abs(q) + At.all + Gt.all;
     d = std::max(d, beyond(std::abs(stationarity.value), stationarity));
-    for (Real term : {Qz.value, q, At.value, Gt.value}) d_size = std::max(d_size, std::abs(term));
+    d_size = std::max({d_size, size_of(Qz), std::abs(q), size_of(At), size_of(Gt)});
   }
   const auto side = [&](const Sum& y, const std::vector<T>& bound, int64_t at, Real multiplier,
                         int sign) {
     if (bound.empty() || std::abs(bound[at]) >= T(kInfinity)) return;
     primal = std::max(primal, beyond(sign * (y.value - bound[at]), y));
-    p_size = std::max({p_size, std::abs(y.value), std::abs(Real{bound[at]})});
+    p_size = std::max({p_size, size_of(y), std::abs(Real{bound[at]})});
     support.add(sign * Real{bound[at]} * std::max(multiplier, Real{0}));
   };
   const auto row = [&](const std::vector<T>& matrix, int64_t r) {
@@ -211,7 +213,7 @@ long double residual(const Batch<T>& batch, int64_t i, const T* z, const T* nu, 
     const Sum y = row(batch.A, i * p + r);
     const Real b = batch.b[i * p + r];
     primal = std::max(primal, beyond(std::abs(y.value - b), y));
-    p_size = std::max({p_size, std::abs(y.value), std::abs(b)});
+    p_size = std::max({p_size, size_of(y), std::abs(b)});
     support.add(b * nu[r]);
   }
   for (int r = 0; r < m; ++r) {
@@ -227,8 +229,7 @@ long double residual(const Batch<T>& batch, int64_t i, const T* z, const T* nu, 
   worst = std::max(d / (1 + d_size), primal / (1 + p_size));
   const Real gap = std::abs(quadratic.value + linear.value + support.value);
   const Real noise = rounding * (quadratic.all + linear.all + support.all);
-  const Real gap_size =
-      std::max({std::abs(quadratic.value), std::abs(linear.value), std::abs(support.value)});
+  const Real gap_size = std::max({size_of(quadratic), size_of(linear), size_of(support)});
   return std::max(worst, (gap - noise) / (1 + gap_size));
 }
 
