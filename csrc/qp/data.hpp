@@ -69,6 +69,11 @@ struct Data {
         upper(arena.take(s.k)) {}
 };
 
+/// What a row or bound is made larger by at most, a power of two. Sides are below kInfinity; scaled by
+/// more they could become infinite, which is none at all.
+template <class Scalar>
+inline constexpr double largest_row_factor_v = sizeof(Element<Scalar>) == 8 ? 0x1p930 : 0x1p56;
+
 /// Factors that turn the solver's residuals into the caller's units. All ones when the data are
 /// unscaled.
 template <class Scalar>

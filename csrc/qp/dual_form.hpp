@@ -64,7 +64,8 @@ struct DualForm {
       for (; j < s.np; ++j) largest[0] = max_norm(largest[0], row[j]);
       const Scalar norm =
           max_norm(max_norm(largest[0], largest[1]), max_norm(largest[2], largest[3]));
-      scale.row[i] = power_of_two(size / norm);
+      scale.row[i] =
+          minimum(power_of_two(size / norm), broadcast<Scalar>(largest_row_factor_v<Scalar>));
     });
     team.template sync<Site::kDualSetup>();
     for_each_row(team, s.mp, [&](int i, int first, int step) {

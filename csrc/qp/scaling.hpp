@@ -63,12 +63,15 @@ TORCHQP_HD_CALL void equilibrate(const Team& team, const Data<Scalar>& data,
     team.for_each(s.mp, [&](int i) { next_E[i] = row_factor(data.G + int64_t{i} * s.np, E[i]); });
     team.for_each(s.pp, [&](int i) { next_F[i] = row_factor(data.A + int64_t{i} * s.np, F[i]); });
     team.template sync<Site::kScaling>();  // all have read the old factors
-    team.for_each(
-        s.np, [&](int j) { D[j] = pass + 1 == kRuizPasses ? power_of_two(next_D[j]) : next_D[j]; });
-    team.for_each(
-        s.mp, [&](int i) { E[i] = pass + 1 == kRuizPasses ? power_of_two(next_E[i]) : next_E[i]; });
-    team.for_each(
-        s.pp, [&](int i) { F[i] = pass + 1 == kRuizPasses ? power_of_two(next_F[i]) : next_F[i]; });
+    const bool last = pass + 1 == kRuizPasses;
+    const Scalar most = broadcast<Scalar>(largest_row_factor_v<Scalar>);
+    team.for_each(s.np, [&](int j) {
+      D[j] = last ? maximum(power_of_two(next_D[j]), reciprocal(most)) : next_D[j];
+    });
+    team.for_each(s.mp, [&](int i) {
+      E[i] = last ? minimum(power_of_two(next_E[i]), most / scale.row[i]) : next_E[i];
+    });
+    team.for_each(s.pp, [&](int i) { F[i] = last ? power_of_two(next_F[i]) : next_F[i]; });
     team.template sync<Site::kScaling>();
   }
   Scalar cost = given_cost;

@@ -99,5 +99,28 @@ TEST(Range, NoEntryIsLostToTheProductOfItsFactors) {
   }
 }
 
+/// min z^2 / 2 - z  s.t.  a z >= limit, z = 1, which contradict each other: a row as small as a is
+/// scaled, and its limit with it, which must not become infinite and so none. The fuzzer's.
+template <class T>
+void contradiction_of_a_small_row(T a, T limit) {
+  for (bool bound : {false, true})
+    for (int copies : {1, 3}) {
+      QpBatch<T> batch;
+      batch.size = 1;
+      batch.dims = {1, 1, copies, true, false, bound, false, false};
+      batch.Q = {1}, batch.q = {-1}, batch.G = {a}, batch.h_lower = {limit};
+      batch.A.assign(copies, -4), batch.b.assign(copies, -4);
+      if (bound) batch.lb = {0};
+      const QpSolutions<T> solutions = solve_all(batch, default_settings<T>(), true);
+      EXPECT_FALSE(is_solved(solutions.status(0))) << a << bound << copies;
+    }
+}
+
+TEST(Range, ALimitIsNotLostToTheScaleOfItsRow) {
+  contradiction_of_a_small_row<double>(1e-300, 1e9);
+  contradiction_of_a_small_row<double>(1e-290, 1e19);
+  contradiction_of_a_small_row<float>(1e-30F, 1e15F);
+}
+
 }  // namespace
 }  // namespace torchqp::cpu
