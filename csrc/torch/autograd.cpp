@@ -264,7 +264,7 @@ struct ExactSolve : torch::autograd::Function<ExactSolve> {
     Tensor g_z = g[0], g_slack, g_bound;
     if (g[5].defined() && s.present(kH)) {
       g_slack = zero_unless(s.solved(), g[5]);
-      g_z = plus(g_z, -at::matmul(s.G.mT(), g_slack.unsqueeze(-1)).squeeze(-1));
+      g_z = plus(g_z, -product(s.G.mT(), g_slack.unsqueeze(-1)).squeeze(-1));
     }
     if (!g_z.defined()) g_z = at::zeros(s.z.sizes(), s.z.options());
     if (g[3].defined() && s.present(kLb)) g_bound = zero_unless(bounds.lt(0), -g[3]);

@@ -12,6 +12,13 @@ namespace torchqp::torch_ops {
 
 using at::Tensor;
 
+/// left @ right; that of float32 in float64. torch's switches for reduced precision would else reach
+/// it, where the device has them.
+inline Tensor product(const Tensor& left, const Tensor& right) {
+  if (left.scalar_type() != at::kFloat) return at::matmul(left, right);
+  return at::matmul(left.to(at::kDouble), right.to(at::kDouble)).to(at::kFloat);
+}
+
 /// The sum of u v' over the batch dimensions that an argument of shape `shape` shares.
 ///
 ///   u      [*, r]
@@ -41,7 +48,7 @@ inline Tensor sum_of_outer(const Tensor& u, const Tensor& v, at::IntArrayRef sha
     sizes.insert(sizes.end(), {terms, vectors.size(ndim)});
     return vectors.permute(order).reshape(sizes);
   };
-  return at::matmul(stacked(u).mT(), stacked(v)).reshape(shape);
+  return product(stacked(u).mT(), stacked(v)).reshape(shape);
 }
 
 /// The gradient of Q: the symmetric part of the sum of u v', or the sum of u * v for a diagonal.

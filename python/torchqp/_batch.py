@@ -28,6 +28,16 @@ def full_precision(device: torch.device) -> AbstractContextManager[object]:
     return nullcontext()
 
 
+def product(left: Tensor, right: Tensor) -> Tensor:
+    """Left @ right; that of float32 in float64.
+
+    `torch.set_float32_matmul_precision` and TF32 would else reach it, where the device has them.
+    """
+    if left.dtype != torch.float32:
+        return left @ right
+    return (left.double() @ right.double()).float()
+
+
 def symmetric(matrix: Tensor) -> Tensor:
     """(M + M') / 2."""
     return (matrix + matrix.mT) / 2
@@ -65,10 +75,10 @@ def apply(matrix: Tensor, vectors: Tensor) -> Tensor:
     batch, own = vectors.shape[:-1], matrix.shape[:-2]
     shared = _shared_dims(batch, own) if len(own) <= len(batch) else []
     if not shared:
-        return (matrix @ vectors.unsqueeze(-1)).squeeze(-1)
+        return product(matrix, vectors.unsqueeze(-1)).squeeze(-1)
     kept = [i for i in range(len(batch)) if i not in shared]
     core = matrix.reshape(*(batch[i] for i in kept), *matrix.shape[-2:])
-    result = _side_by_side(vectors, shared) @ core.mT
+    result = product(_side_by_side(vectors, shared), core.mT)
     order = kept + shared
     result = result.reshape(*(batch[i] for i in order), matrix.shape[-2])
     return result.permute(*(order.index(i) for i in range(len(batch))), len(batch))
@@ -111,7 +121,7 @@ def outer_sum(
         return torch.addcmul(u.unsqueeze(-1) * v.unsqueeze(-2), x.unsqueeze(-1), y.unsqueeze(-2))
     left = torch.cat([_side_by_side(u, shared), _side_by_side(x, shared)], -2)
     right = torch.cat([_side_by_side(v, shared), _side_by_side(y, shared)], -2)
-    return (left.mT @ right).reshape(*own, u.shape[-1], v.shape[-1])
+    return product(left.mT, right).reshape(*own, u.shape[-1], v.shape[-1])
 
 
 def symmetric_outer_sum(u: Tensor, v: Tensor, own: Sequence[int], diagonal: bool) -> Tensor:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from torchqp._batch import full_precision
+from torchqp._batch import full_precision, product
 from torchqp._elastic import check_elastic
 from torchqp.backward import Backward, resolve_backward
 from torchqp.functional import Diag, check_on_failure, solve_for_z, solve_qp
@@ -289,9 +289,9 @@ class OptNet(_Layer):
         """Q, G, h, A, b as they are now, for `solve_qp`."""
         with full_precision(self.L.device):
             L = self.L.tril()
-            Q = L @ L.mT + self.eps * torch.eye(self.n, dtype=L.dtype, device=L.device)
-            h = None if self.G is None or self.s0 is None else self.G @ self.z0 + self.s0
-            b = None if self.A is None else self.A @ self.z0
+            Q = product(L, L.mT) + self.eps * torch.eye(self.n, dtype=L.dtype, device=L.device)
+            h = None if self.G is None or self.s0 is None else product(self.G, self.z0) + self.s0
+            b = None if self.A is None else product(self.A, self.z0)
         return {"Q": Q, "G": self.G, "h": h, "A": self.A, "b": b}
 
     def forward(self, q: Tensor) -> Tensor:
