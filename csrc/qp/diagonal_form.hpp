@@ -51,6 +51,7 @@ struct DiagonalForm : PrimalForm<DiagonalForm<Scalar>, Scalar> {
   template <class Team>
   TORCHQP_HD void form_base(const Team&) const {}
 
+  /// Large weights enter by their reciprocals and make no pivot vanish: there is none to raise.
   template <class Team>
   TORCHQP_HD_CALL void factor(const Team& team, const Scalar* w, bool /*raise*/ = false) const {
     const Shape& s = data.shape;

@@ -169,7 +169,10 @@ def test_diagonal_Q_equals_the_dense_one(family: str) -> None:
 def test_a_variable_near_a_bound_is_not_put_on_it_for_a_large_one_beside(
     side: str, dtype: torch.dtype
 ) -> None:
-    """Eight roundings of the large one are about twice the distance."""
+    """Eight roundings of the large one are about twice the distance.
+
+    1e-4: the tolerances are relative to the large one. On the bound it would be wrong by 1.
+    """
     large, near = (1e8, 1e-7) if dtype == D else (1e6, 0.4)
     sign = 1.0 if side == "lb" else -1.0
     q = torch.tensor([-large, -near, 1.0], dtype=dtype) * sign
