@@ -20,6 +20,9 @@ struct Settings {
   /// Share of Q's largest entry by which an eigenvalue may be negative before Q counts as not
   /// convex: rounding of the data.
   double convexity_tolerance = 1e-9;
+  /// Whether a warm start's active set is likely to be the solution's, and worth trying before
+  /// anything is formed that others need; else pivoting begins with it.
+  bool near_start = true;
 };
 
 /// Defaults per precision of the data: tolerances 1e-8 in double, 1e-4 in float.

@@ -1,6 +1,7 @@
 // Picks the instruction-set level once and forwards to it. TORCHQP_HAS_AVX2 and TORCHQP_HAS_AVX512 say
 // which levels were compiled beside the least one (csrc/cmake/core.cmake).
 
+#include "cpu/gradient_batch.hpp"
 #include "cpu/kernel_table.hpp"
 #include "cpu/kkt_batch.hpp"
 #include "cpu/solve_batch.hpp"
@@ -61,6 +62,10 @@ template <class T>
 void kkt_batch(const KktBatch<T>& system, int64_t begin, int64_t end, void* workspace) {
   kernels_for<T>().kkt(system, begin, end, workspace);
 }
+template <class T>
+void gradient_batch(const GradientBatch<T>& batch, int64_t begin, int64_t end) {
+  kernels_for<T>().gradients(batch, begin, end);
+}
 
 #define TORCHQP_INSTANTIATE(T)                                                                \
   template int pack_width<T>();                                                               \
@@ -69,7 +74,8 @@ void kkt_batch(const KktBatch<T>& system, int64_t begin, int64_t end, void* work
   template void solve_batch(const ProblemBatch<T>&, const Settings&, const SolutionBatch<T>&, \
                             int64_t, int64_t, void*);                                         \
   template size_t kkt_workspace_bytes<T>(const Dims&);                                        \
-  template void kkt_batch(const KktBatch<T>&, int64_t, int64_t, void*);
+  template void kkt_batch(const KktBatch<T>&, int64_t, int64_t, void*);                       \
+  template void gradient_batch(const GradientBatch<T>&, int64_t, int64_t);
 TORCHQP_INSTANTIATE(float)
 TORCHQP_INSTANTIATE(double)
 #undef TORCHQP_INSTANTIATE

@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "core/gradients.hpp"
 #include "core/problem.hpp"
 #include "core/settings.hpp"
 
@@ -19,6 +20,7 @@ struct Kernels {
                 int64_t end, void*);
   size_t (*kkt_bytes)(const Dims&);
   void (*kkt)(const KktBatch<T>&, int64_t begin, int64_t end, void*);
+  void (*gradients)(const GradientBatch<T>&, int64_t begin, int64_t end);
 };
 
 struct KernelTable {

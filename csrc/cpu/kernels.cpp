@@ -5,8 +5,9 @@
 
 #include "cpu/factor_io.hpp"
 #include "cpu/kernel_table.hpp"
+#include "cpu/kkt_pack.hpp"
 #include "cpu/pack_io.hpp"
-#include "qp/adjoint.hpp"
+#include "cpu/write_gradients.hpp"
 #include "qp/member_order.hpp"
 #include "qp/written.hpp"
 
@@ -14,23 +15,8 @@ namespace torchqp::cpu {
 TORCHQP_BEGIN_ISA_NAMESPACE
 namespace {
 
-#if defined(__AVX512F__)
-constexpr int kRegisterBytes = 64;
-#elif defined(__AVX2__) && defined(__FMA__)
-constexpr int kRegisterBytes = 32;
-#else
-constexpr int kRegisterBytes = 16;
-#endif
-
-template <class T>
-inline constexpr int kWidth = kRegisterBytes / static_cast<int>(sizeof(T));
-
 /// Variables or rows of the largest problems that are solved in packs.
 inline constexpr int kLargestPacked = 160;
-
-/// Bytes of one argument of the next pack that are asked for ahead: what the second-level cache has
-/// room for beside a pack.
-inline constexpr int64_t kPrefetched = 4096 * kRegisterBytes;
 
 /// Problems that are solved in one register: from some size on a pack of matrices leaves the cache,
 /// and one problem at a time, vectorised along its rows, is faster.
@@ -38,15 +24,6 @@ template <class T>
 int members_per_pack(const Dims& dims) {
   if (keeps_diagonal(dims)) return kWidth<T>;  // there is no matrix
   return std::max(dims.n, dims.m + dims.p) > kLargestPacked ? 1 : kWidth<T>;
-}
-
-/// Asks for Q, G and A of the pack after this one.
-template <class Batch, int W>
-void prefetch_matrices(const Batch& batch, const Members<W>& members) {
-  const int64_t n = batch.dims.n;
-  prefetch_next(batch.Q, batch.dims.diagonal ? n : n * n, members, batch.size, kPrefetched);
-  prefetch_next(batch.G, batch.dims.m * n, members, batch.size, kPrefetched);
-  prefetch_next(batch.A, batch.dims.p * n, members, batch.size, kPrefetched);
 }
 
 /// Writes the solutions of a pack. Failed members get NaN, or their last iterate with
@@ -257,46 +234,6 @@ size_t solve_bytes(const Dims& dims) {
   return std::max({single, bytes(Wide()), bytes(Pack<double, kWidth<double>>())});
 }
 
-template <class Scalar, class T, int W>
-void kkt_pack(const KktBatch<T>& system, const Members<W>& members, void* workspace) {
-  qp::Arena<Scalar> arena{static_cast<Scalar*>(workspace)};
-  const qp::Shape s = qp::adjoint_shape<SerialTeam, Scalar>(system.dims);
-  qp::Adjoint<Scalar> adjoint(s, arena);
-  load_hessian(adjoint.data.Q, s, system.Q, system.dims.diagonal, members);
-  load_matrix(adjoint.data.G, s.np, s.mp, system.G, s.m, s.n, members);
-  load_matrix(adjoint.data.A, s.np, s.pp, system.A, s.p, s.n, members);
-  load_vector(adjoint.g_z, s.np, system.g_z, s.n, 0, members);
-  load_vector(adjoint.g_nu, s.pp, system.g_nu, s.p, 0, members);
-  load_vector(adjoint.g_lam, s.mp, system.g_lam, s.m, 0, members);
-  load_vector(adjoint.active, s.mp, system.active, s.m, 0, members);
-  if (s.bounds) {
-    load_vector(adjoint.g_lam + s.mp, s.np, system.g_bound, s.n, 0, members);
-    StridedArray<int8_t> bounds = system.active;
-    bounds.data += s.m * bounds.row;
-    load_vector(adjoint.active + s.mp, s.np, bounds, s.n, 0, members);
-  }
-  load_vector(adjoint.live, 1, system.status, 1, 0, members);
-  adjoint.live[0] =
-      select(adjoint.live[0] <= broadcast<Scalar>(1), broadcast<Scalar>(1), broadcast<Scalar>(0));
-  prefetch_matrices(system, members);
-  prefetch_next(system.factor, factor_size(system.dims), members, system.size, kPrefetched);
-  qp::list_held(SerialTeam{}, adjoint);
-  load_factor(adjoint, system.dims, system.factor, members);
-  qp::solve_adjoint(SerialTeam{}, adjoint);
-  const auto held = qp::held_by<T>(s, adjoint.d_z, adjoint.d_nu, adjoint.d_lam);
-  const Scalar zero = broadcast<Scalar>(0);
-  const Scalar info = select(held, adjoint.info[0], broadcast<Scalar>(1));
-  const auto write = [&](T* to, int size, const Scalar* from) {
-    write_vector(to, size, members, [&](int64_t i) { return select(held, from[i], zero); });
-  };
-  write(system.d_z, s.n, adjoint.d_z);
-  write(system.d_nu, s.p, adjoint.d_nu);
-  write(system.d_lam, s.m, adjoint.d_lam);
-  if (s.bounds) write(system.d_bound, s.n, adjoint.d_lam + s.mp);
-  for (int w = 0; w < members.count; ++w)
-    system.info[members.index[w]] = static_cast<int32_t>(get(info, w));
-}
-
 template <class T>
 void kkt_range(const KktBatch<T>& system, int64_t begin, int64_t end, void* workspace) {
   const int width = members_per_pack<T>(system.dims);
@@ -314,15 +251,15 @@ template <class T>
 size_t kkt_bytes(const Dims& dims) {
   using Wide = Pack<T, kWidth<T>>;
   const auto bytes = [&](auto scalar) {
-    return static_cast<size_t>(qp::adjoint_size<SerialTeam, decltype(scalar)>(dims)) *
-           sizeof(scalar);
+    return static_cast<size_t>(kkt_pack_size<decltype(scalar)>(dims)) * sizeof(scalar);
   };
   return members_per_pack<T>(dims) == 1 ? bytes(T()) : std::max(bytes(T()), bytes(Wide()));
 }
 
 template <class T>
-constexpr Kernels<T> kKernels{kWidth<T>,      members_per_pack<T>, solve_bytes<T>,
-                              solve_range<T>, kkt_bytes<T>,        kkt_range<T>};
+constexpr Kernels<T> kKernels{
+    kWidth<T>,    members_per_pack<T>,          solve_bytes<T>, solve_range<T>, kkt_bytes<T>,
+    kkt_range<T>, write_gradients<kWidth<T>, T>};
 
 }  // namespace
 TORCHQP_END_ISA_NAMESPACE

@@ -15,6 +15,21 @@
 namespace torchqp::cpu {
 TORCHQP_BEGIN_ISA_NAMESPACE
 
+#if defined(__AVX512F__)
+constexpr int kRegisterBytes = 64;
+#elif defined(__AVX2__) && defined(__FMA__)
+constexpr int kRegisterBytes = 32;
+#else
+constexpr int kRegisterBytes = 16;
+#endif
+
+template <class T>
+inline constexpr int kWidth = kRegisterBytes / static_cast<int>(sizeof(T));
+
+/// Bytes of one argument of the next pack that are asked for ahead: what the second-level cache has
+/// room for beside a pack.
+inline constexpr int64_t kPrefetched = 4096 * kRegisterBytes;
+
 /// The members of the batch in one pack. Lanes beyond `count` repeat the last member and are never
 /// written back.
 template <int W>
@@ -267,6 +282,15 @@ void prefetch_next(const StridedArray<T>& array, int64_t entries, const Members<
         reinterpret_cast<const char*>(array.data + array.batch.offset(members.index[w] + W));
     for (int64_t at = 0; at < bytes; at += kLine) __builtin_prefetch(next + at);
   }
+}
+
+/// Asks for Q, G and A of the pack after this one.
+template <class Batch, int W>
+void prefetch_matrices(const Batch& batch, const Members<W>& members) {
+  const int64_t n = batch.dims.n;
+  prefetch_next(batch.Q, batch.dims.diagonal ? n : n * n, members, batch.size, kPrefetched);
+  prefetch_next(batch.G, batch.dims.m * n, members, batch.size, kPrefetched);
+  prefetch_next(batch.A, batch.dims.p * n, members, batch.size, kPrefetched);
 }
 
 /// Member w's first entry.

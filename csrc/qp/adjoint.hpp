@@ -27,6 +27,10 @@ inline constexpr double adjoint_fine_v = std::is_same_v<Form, DualForm<Scalar>> 
                                                  sizeof(Element<Scalar>) == 8
                                              ? 64.0
                                              : 2.0;
+/// Residual of a first solve from which the next one ends in rounding: with the factor of the system
+/// itself a step leaves about the square of what the one before left. Its residual need not be seen.
+template <class Scalar, class Form>
+inline constexpr double adjoint_near_v = adjoint_fine_v<Scalar, Form> > 2.0 ? 1e-9 : 0.0;
 /// Entries of d_z below this many roundings of its size are zero. Refinement leaves up to some 50
 /// (with the dual form 100) of them at a vertex, where the derivative is zero.
 template <class Scalar, class Form>
@@ -162,7 +166,8 @@ TORCHQP_HD_CALL MaskOf<Scalar> refine_once(const Team& team, const Adjoint<Scala
   });
   team.template sync<Site::kAdjointStep>();
   Scalar error = broadcast<Scalar>(std::numeric_limits<Element<Scalar>>::max());
-  auto moving = which;
+  Scalar z_size = zero;
+  auto moving = which, last = broadcast_mask<Scalar>(false);
   for (int step = 0; step < kAdjointSteps && any(moving); ++step) {
     form.direction_active(team, it);
     const auto advance = [&](Scalar& x, Scalar dx) { x = select(moving, x + dx, x); };
@@ -171,8 +176,14 @@ TORCHQP_HD_CALL MaskOf<Scalar> refine_once(const Team& team, const Adjoint<Scala
     team.for_each(
         s.k, [&](int i) { advance(it.lam[i], select(a.active[i] != zero, it.dlam[i], zero)); });
     team.template sync<Site::kAdjointStep>();
-    const auto [now, z_size] = adjoint_residuals(team, a, curvature);
-    const auto better = both(moving, now < error);
+    const auto looked_at = both(moving, negate(last));
+    Scalar now = error;
+    if (any(looked_at)) {
+      const AdjointError<Scalar> seen = adjoint_residuals(team, a, curvature);
+      now = select(looked_at, seen.relative, now);
+      z_size = select(looked_at, seen.z_size, z_size);
+    }
+    const auto better = both(moving, either(last, now < error));
     const Scalar rounding =
         broadcast<Scalar>(rounding_v<Scalar, Form> * epsilon_v<Scalar>) * z_size;
     team.for_each(s.np, [&](int i) {
@@ -187,9 +198,9 @@ TORCHQP_HD_CALL MaskOf<Scalar> refine_once(const Team& team, const Adjoint<Scala
       a.d_lam[i] = select(better, (it.lam[i] * a.scale.row[i]) * inverse_cost, a.d_lam[i]);
     });
     const Scalar fine = broadcast<Scalar>(adjoint_fine_v<Scalar, Form> * epsilon_v<Scalar>);
-    const auto further = both(moving, both(now<half * error, now> fine));
-    error = select(moving, now, error);
-    moving = further;
+    moving = both(looked_at, both(now<half * error, now> fine));
+    error = now;
+    last = both(moving, error <= broadcast<Scalar>(adjoint_near_v<Scalar, Form>));
   }
   team.template sync<Site::kAdjointKeep>();
   return both(which, negate(error <= broadcast<Scalar>(undetermined_v<Scalar>)));

@@ -244,7 +244,7 @@ TORCHQP_HD_CALL MaskOf<Scalar> finish_warm(const Team& team, Solver<Scalar>& sol
   return either(accepted, later);
 }
 
-/// As run_form, for the dual form: tries the warm start's active set, then pivots, and iterates
+/// As run_form, for the dual form: tries the active set of a near start, then pivots, and iterates
 /// where that does not settle.
 ///
 ///   in/out   formed  whether T is there
@@ -257,8 +257,11 @@ TORCHQP_HD_CALL Residuals<Scalar> run_dual(const Team& team, Solver<Scalar>& sol
   auto open = negate(frozen);
   const bool pivots = solver.settings.polish;
   bool factored = true;  // K is that of the sets of all problems that are done
-  if (pivots && warm) {
+  if (pivots && warm && solver.settings.near_start) {
     open = both(open, negate(finish_warm(team, solver, formed, open, outcome)));
+  } else if (pivots && warm) {
+    load_warm(team, solver);
+    guess_warm(team, solver.dual, it);
   }
   if (any(open)) {
     if (!formed) solver.dual.schur.form(team, solver.data);

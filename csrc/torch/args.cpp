@@ -202,28 +202,7 @@ Dims check_problem(ArgumentChecker& check, const SolveTensors& t) {
   return dims;
 }
 
-}  // namespace
-
-Batch check_solve(const SolveTensors& tensors) {
-  ArgumentChecker check("solve_qp", "Q", tensors.Q);
-  const Dims dims = check_problem(check, tensors);
-  return check.batch(dims);
-}
-
-Batch check_lpgd(const SolveTensors& problem, const LpgdTensors& t) {
-  ArgumentChecker check("lpgd", "Q", problem.Q);
-  const Dims dims = check_problem(check, problem);
-  check("status", &t.status, {}, at::kInt);
-  check("g_z", given(t.g_z), {dims.n});
-  check("g_nu", given(t.g_nu), {dims.p});
-  check("g_lam", given(t.g_lam), {dims.m});
-  check("g_lb", given(t.g_lb), {dims.lb ? dims.n : 0});
-  check("g_ub", given(t.g_ub), {dims.ub ? dims.n : 0});
-  return check.batch(dims);
-}
-
-Batch check_kkt(const KktTensors& t) {
-  ArgumentChecker check("kkt_solve", "Q", t.Q);
+Dims check_system(ArgumentChecker& check, const KktTensors& t) {
   const Tensor *G = given(t.G), *A = given(t.A), *factor = given(t.factor);
   const int64_t n =
       check.size("Q", t.Q, t.diagonal ? 1 : 2, 1, t.diagonal ? "[*, n]" : "[*, n, n]");
@@ -254,6 +233,42 @@ Batch check_kkt(const KktTensors& t) {
   } else {
     check("factor", factor, {0});
   }
+  return dims;
+}
+
+}  // namespace
+
+Batch check_solve(const SolveTensors& tensors) {
+  ArgumentChecker check("solve_qp", "Q", tensors.Q);
+  const Dims dims = check_problem(check, tensors);
+  return check.batch(dims);
+}
+
+Batch check_lpgd(const SolveTensors& problem, const LpgdTensors& t) {
+  ArgumentChecker check("lpgd", "Q", problem.Q);
+  const Dims dims = check_problem(check, problem);
+  check("status", &t.status, {}, at::kInt);
+  check("g_z", given(t.g_z), {dims.n});
+  check("g_nu", given(t.g_nu), {dims.p});
+  check("g_lam", given(t.g_lam), {dims.m});
+  check("g_lb", given(t.g_lb), {dims.lb ? dims.n : 0});
+  check("g_ub", given(t.g_ub), {dims.ub ? dims.n : 0});
+  return check.batch(dims);
+}
+
+Batch check_kkt(const KktTensors& tensors) {
+  ArgumentChecker check("kkt_solve", "Q", tensors.Q);
+  const Dims dims = check_system(check, tensors);
+  return check.batch(dims);
+}
+
+Batch check_kkt_gradients(const KktTensors& system, const SolutionTensors& t) {
+  ArgumentChecker check("kkt_gradients", "Q", system.Q);
+  const Dims dims = check_system(check, system);
+  check("z", &t.z, {dims.n});
+  check("nu", &t.nu, {dims.p});
+  check("lam", &t.lam, {dims.m});
+  check("g_slack", given(t.g_slack), {dims.m});
   return check.batch(dims);
 }
 

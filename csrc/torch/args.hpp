@@ -52,6 +52,12 @@ struct GradientTensors {
   bool diagonal;
 };
 
+/// The tensors of kkt_gradients beside the system's, as given.
+struct SolutionTensors {
+  const Tensor &z, &nu, &lam;
+  const OptionalTensor& g_slack;
+};
+
 /// The tensors of lpgd beside the problem and its solution, as given.
 struct LpgdTensors {
   const Tensor& status;
@@ -69,6 +75,7 @@ struct Batch {
 Batch check_solve(const SolveTensors& tensors);
 Batch check_kkt(const KktTensors& tensors);
 Batch check_gradients(const GradientTensors& tensors);
+Batch check_kkt_gradients(const KktTensors& system, const SolutionTensors& solution);
 /// The solution stands in `problem` as where to start.
 Batch check_lpgd(const SolveTensors& problem, const LpgdTensors& tensors);
 

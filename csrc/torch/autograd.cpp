@@ -60,11 +60,14 @@ using KktSchema = KktOutputs(const Tensor&, const OptionalTensor&, const Optiona
                              const Tensor&, const Tensor&, const OptionalTensor&, const Tensor&,
                              const OptionalTensor&, const OptionalTensor&, const OptionalTensor&,
                              bool);
-using Gradients = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor>;
-using GradientsSchema = Gradients(const Tensor&, const Tensor&, const Tensor&, const Tensor&,
-                                  const Tensor&, const Tensor&, const OptionalTensor&,
-                                  const OptionalTensor&, const Tensor&, const Tensor&,
-                                  std::array<bool, 8>, bool);
+using KktGradients = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor,
+                                Tensor, Tensor, Tensor, Tensor, Tensor>;
+using KktGradientsSchema = KktGradients(const Tensor&, const OptionalTensor&, const OptionalTensor&,
+                                        const Tensor&, const Tensor&, const OptionalTensor&,
+                                        const Tensor&, const Tensor&, const Tensor&, const Tensor&,
+                                        const OptionalTensor&, const OptionalTensor&,
+                                        const OptionalTensor&, const OptionalTensor&,
+                                        std::array<bool, 8>, bool);
 
 template <class Schema>
 c10::TypedOperatorHandle<Schema> operator_named(const char* name) {
@@ -269,31 +272,27 @@ struct ExactSolve : torch::autograd::Function<ExactSolve> {
     if (!g_z.defined()) g_z = at::zeros(s.z.sizes(), s.z.options());
     if (g[3].defined() && s.present(kLb)) g_bound = zero_unless(bounds.lt(0), -g[3]);
     if (g[4].defined() && s.present(kUb)) g_bound = plus(g_bound, zero_unless(bounds.gt(0), g[4]));
+    variable_list grads(kParameters + 1);  // the last is that of `fixed`
     // With create_graph, or for many cotangents, from operators that have a derivative themselves.
     const bool nested = at::GradMode::is_enabled() || transforms();
-    variable_list d;
-    if (nested) {
-      d = KktFunction::apply(s.Q, optional(s.G), optional(s.A), OptionalTensor(g_z), optional(g[1]),
-                             optional(g[2]), optional(g_bound), OptionalTensor(s.active),
-                             OptionalTensor(s.status), OptionalTensor(s.factor), s.diagonal);
-    } else {
-      auto [d_z, d_nu, d_lam, d_bound, info] =
-          KktFunction::call(s.Q, optional(s.G), optional(s.A), s.active, s.status, s.factor, g_z,
-                            optional(g[1]), optional(g[2]), optional(g_bound), s.diagonal);
-      d = {std::move(d_z), std::move(d_nu), std::move(d_lam), std::move(d_bound), std::move(info)};
-    }
+    const variable_list d =
+        nested ? KktFunction::apply(s.Q, optional(s.G), optional(s.A), OptionalTensor(g_z),
+                                    optional(g[1]), optional(g[2]), optional(g_bound),
+                                    OptionalTensor(s.active), OptionalTensor(s.status),
+                                    OptionalTensor(s.factor), s.diagonal)
+               : write(s, g_z, optional(g[1]), optional(g[2]), optional(g_bound), optional(g_slack),
+                       grads);
     if (!transforms()) record_backward(d[4]);
-    variable_list grads(kParameters + 1);  // the last is that of `fixed`
-    if (!nested) write(s, d, g_slack, grads);
     multiply(s, d, g_slack, grads);
     return grads;
   }
 
  private:
-  /// From one pass over the members: all but q, and the matrices that members share, for which it
-  /// would be one matrix a member.
-  static void write(const Solved& s, const variable_list& d, const Tensor& g_slack,
-                    variable_list& grads) {
+  /// The adjoint, and from the same pass over the members all gradients but q's and those of the
+  /// matrices that members share, for which it would be one matrix a member.
+  static variable_list write(const Solved& s, const Tensor& g_z, const OptionalTensor& g_nu,
+                             const OptionalTensor& g_lam, const OptionalTensor& g_bound,
+                             const OptionalTensor& g_slack, variable_list& grads) {
     static constexpr std::array<size_t, 8> kOrder = {kQ, kG, kHLower, kH, kA, kB, kLb, kUb};
     std::array<bool, 8> formed;
     bool any = false;
@@ -303,17 +302,24 @@ struct ExactSolve : torch::autograd::Function<ExactSolve> {
       formed[j] = s.wants[i] && (!matrix || s.is_batched(i));
       any = any || formed[j];
     }
-    if (!any) return;
-    static const auto op = operator_named<GradientsSchema>("torchqp::parameter_gradients");
+    if (!any) {
+      auto [d_z, d_nu, d_lam, d_bound, info] =
+          KktFunction::call(s.Q, optional(s.G), optional(s.A), s.active, s.status,
+                            optional(s.factor), g_z, g_nu, g_lam, g_bound, s.diagonal);
+      return {std::move(d_z), std::move(d_nu), std::move(d_lam), std::move(d_bound),
+              std::move(info)};
+    }
+    static const auto op = operator_named<KktGradientsSchema>("torchqp::kkt_gradients");
     const at::AutoDispatchBelowADInplaceOrView guard;
-    auto [Q, G, h_lower, h, A, b, lb, ub] =
-        op.call(s.z, s.nu, s.lam, d[0], d[1], d[2], optional(d[3]), optional(g_slack), s.active,
-                s.status, formed, s.diagonal);
+    auto [d_z, d_nu, d_lam, d_bound, info, Q, G, h_lower, h, A, b, lb, ub] =
+        op.call(s.Q, optional(s.G), optional(s.A), s.active, s.status, optional(s.factor), s.z,
+                s.nu, s.lam, g_z, g_nu, g_lam, g_bound, g_slack, formed, s.diagonal);
     Tensor* const written[] = {&Q, &G, &h_lower, &h, &A, &b, &lb, &ub};
     for (size_t j = 0; j < kOrder.size(); ++j) {
       const size_t i = kOrder[j];
       if (formed[j]) grads[i] = at::sum_to(std::move(*written[j]), s.shape(i));
     }
+    return {std::move(d_z), std::move(d_nu), std::move(d_lam), std::move(d_bound), std::move(info)};
   }
 
   /// From differentiable products: those that are wanted and not there yet.

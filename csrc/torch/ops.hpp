@@ -8,6 +8,7 @@
 //   solve(problem, settings, solution)        the whole batch; so do
 //   kkt(system)
 //   gradients(batch, entries)                 entries: how many of one member are written
+//   kkt_gradients(system, batch, entries)     both, one after the other for a member
 //   lpgd_move(batch), lpgd_difference(batch)
 //
 // The outputs are complete when the call returns, or, on a device with streams, in the order of the
@@ -19,59 +20,31 @@
 #include <ATen/ops/eye.h>
 #include <torch/library.h>
 
-#include <array>
-#include <initializer_list>
 #include <optional>
 #include <string_view>
 #include <tuple>
 #include <vector>
 
-#include "core/gradients.hpp"
 #include "core/lpgd.hpp"
 #include "core/problem.hpp"
 #include "core/settings.hpp"
+#include "torch/adjoint_ops.hpp"
 #include "torch/args.hpp"
+#include "torch/outputs.hpp"
 
 namespace torchqp::torch_ops {
-
-/// A fresh contiguous output [*, core].
-template <class Machine>
-Tensor output(const Machine& machine, const Batch& batch, std::initializer_list<int64_t> core,
-              at::ScalarType dtype) {
-  c10::DimVector shape = batch.shape;
-  shape.append(core.begin(), core.end());
-  return machine.empty(shape, dtype);
-}
-
-/// `tensor` as a contiguous array over the whole batch; its leading dimensions need not cover that.
-inline Tensor dense(const Tensor& tensor, int64_t core_dims, const Batch& batch) {
-  c10::DimVector shape = batch.shape;
-  if (core_dims == 1) shape.push_back(tensor.size(-1));
-  if (tensor.sizes() == shape && tensor.is_contiguous()) return tensor;
-  return tensor.expand(shape).contiguous();
-}
 
 using SolveOutputs = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor,
                                 Tensor, Tensor, Tensor>;
 
+/// solve with checked settings.
 template <class Machine>
-SolveOutputs solve(const Tensor& Q, const Tensor& q, const OptionalTensor& G,
-                   const OptionalTensor& h_lower, const OptionalTensor& h, const OptionalTensor& A,
-                   const OptionalTensor& b, const OptionalTensor& lb, const OptionalTensor& ub,
-                   const OptionalTensor& z0, const OptionalTensor& nu0, const OptionalTensor& lam0,
-                   const OptionalTensor& lam_lb0, const OptionalTensor& lam_ub0, bool diagonal,
-                   std::string_view backward, at::ArrayRef<double> /*backward_options*/,
-                   double eps_abs, double eps_rel, int64_t max_iter, bool polish, bool best_iterate,
-                   bool save_factor) {
-  const Settings settings =
-      check_settings(backward, eps_abs, eps_rel, max_iter, polish, best_iterate);
-  const SolveTensors tensors{Q,  q,  G,   h_lower, h,       A,       b,       lb,
-                             ub, z0, nu0, lam0,    lam_lb0, lam_ub0, diagonal};
+SolveOutputs solve_with(const SolveTensors& tensors, const Settings& settings, bool save_factor) {
   const Batch batch = check_solve(tensors);
   const Dims& dims = batch.dims;
-  const Machine machine(Q);
+  const Machine machine(tensors.Q);
 
-  const at::ScalarType dtype = Q.scalar_type();
+  const at::ScalarType dtype = tensors.Q.scalar_type();
   const int64_t n = dims.n, m = dims.m, p = dims.p;
   const Tensor z = output(machine, batch, {n}, dtype);
   const Tensor nu = output(machine, batch, {p}, dtype);
@@ -104,100 +77,19 @@ SolveOutputs solve(const Tensor& Q, const Tensor& q, const OptionalTensor& G,
 }
 
 template <class Machine>
-std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> kkt_solve(
-    const Tensor& Q, const OptionalTensor& G, const OptionalTensor& A, const Tensor& active,
-    const Tensor& status, const OptionalTensor& factor, const Tensor& g_z,
-    const OptionalTensor& g_nu, const OptionalTensor& g_lam, const OptionalTensor& g_bound,
-    bool diagonal) {
-  const KktTensors tensors{Q, G, A, active, status, factor, g_z, g_nu, g_lam, g_bound, diagonal};
-  const Batch batch = check_kkt(tensors);
-  const Dims& dims = batch.dims;
-  const Machine machine(Q);
-
-  const at::ScalarType dtype = Q.scalar_type();
-  const Tensor d_z = output(machine, batch, {dims.n}, dtype);
-  const Tensor d_nu = output(machine, batch, {dims.p}, dtype);
-  const Tensor d_lam = output(machine, batch, {dims.m}, dtype);
-  const Tensor d_bound = output(machine, batch, {dims.bounds() ? dims.n : 0}, dtype);
-  const Tensor info = output(machine, batch, {}, at::kInt);
-
-  AT_DISPATCH_FLOATING_TYPES(dtype, "torchqp::kkt_solve", [&] {
-    KktBatch<scalar_t> system = kkt_batch<scalar_t>(tensors, batch);
-    system.d_z = d_z.mutable_data_ptr<scalar_t>();
-    system.d_nu = d_nu.mutable_data_ptr<scalar_t>();
-    system.d_lam = d_lam.mutable_data_ptr<scalar_t>();
-    system.d_bound = dims.bounds() ? d_bound.mutable_data_ptr<scalar_t>() : nullptr;
-    system.info = info.mutable_data_ptr<int32_t>();
-    machine.kkt(system);
-  });
-  return {d_z, d_nu, d_lam, d_bound, info};
-}
-
-using Gradients = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor>;
-
-template <class Machine>
-Gradients parameter_gradients(const Tensor& z, const Tensor& nu, const Tensor& lam,
-                              const Tensor& d_z, const Tensor& d_nu, const Tensor& d_lam,
-                              const OptionalTensor& d_bound, const OptionalTensor& g_slack,
-                              const Tensor& active, const Tensor& status,
-                              std::array<bool, 8> wanted, bool diagonal) {
-  const Batch batch =
-      check_gradients({z, nu, lam, d_z, d_nu, d_lam, d_bound, g_slack, active, status, diagonal});
-  const Dims& dims = batch.dims;
-  const int64_t n = dims.n, m = dims.m, p = dims.p;
-  const Machine machine(z);
-
-  std::vector<Tensor> kept;  // the copies that `dense` had to make
-  const auto vector = [&](const Tensor& tensor) {
-    return kept.emplace_back(dense(tensor, 1, batch));
-  };
-  std::array<Tensor, 8> grads;
-  int64_t entries = 0;  // of one member
-  AT_DISPATCH_FLOATING_TYPES(z.scalar_type(), "torchqp::parameter_gradients", [&] {
-    const auto values = [&](const Tensor& tensor) {
-      return vector(tensor).template const_data_ptr<scalar_t>();
-    };
-    const auto optional = [&](const OptionalTensor& tensor) {
-      return given(tensor) != nullptr && tensor->numel() != 0 ? values(*tensor) : nullptr;
-    };
-    GradientBatch<scalar_t> gradients;
-    gradients.dims = dims;
-    gradients.size = batch.size;
-    gradients.z = values(z);
-    gradients.nu = values(nu);
-    gradients.lam = values(lam);
-    gradients.d_z = values(d_z);
-    gradients.d_nu = values(d_nu);
-    gradients.d_lam = values(d_lam);
-    gradients.d_bound = optional(d_bound);
-    gradients.g_slack = optional(g_slack);
-    gradients.active = vector(active).template const_data_ptr<int8_t>();
-    gradients.status = kept.emplace_back(dense(status, 0, batch)).const_data_ptr<int32_t>();
-
-    const auto wants = [&](size_t i, scalar_t*& to, std::initializer_list<int64_t> core) {
-      if (!wanted[i]) {
-        grads[i] = machine.empty({0}, z.scalar_type());
-        return;
-      }
-      grads[i] = output(machine, batch, core, z.scalar_type());
-      to = grads[i].template mutable_data_ptr<scalar_t>();
-      entries += c10::multiply_integers(core);
-    };
-    if (diagonal) {
-      wants(0, gradients.Q, {n});
-    } else {
-      wants(0, gradients.Q, {n, n});
-    }
-    wants(1, gradients.G, {m, n});
-    wants(2, gradients.h_lower, {m});
-    wants(3, gradients.h, {m});
-    wants(4, gradients.A, {p, n});
-    wants(5, gradients.b, {p});
-    wants(6, gradients.lb, {n});
-    wants(7, gradients.ub, {n});
-    machine.gradients(gradients, entries);
-  });
-  return std::tuple_cat(grads);
+SolveOutputs solve(const Tensor& Q, const Tensor& q, const OptionalTensor& G,
+                   const OptionalTensor& h_lower, const OptionalTensor& h, const OptionalTensor& A,
+                   const OptionalTensor& b, const OptionalTensor& lb, const OptionalTensor& ub,
+                   const OptionalTensor& z0, const OptionalTensor& nu0, const OptionalTensor& lam0,
+                   const OptionalTensor& lam_lb0, const OptionalTensor& lam_ub0, bool diagonal,
+                   std::string_view backward, at::ArrayRef<double> /*backward_options*/,
+                   double eps_abs, double eps_rel, int64_t max_iter, bool polish, bool best_iterate,
+                   bool save_factor) {
+  const Settings settings =
+      check_settings(backward, eps_abs, eps_rel, max_iter, polish, best_iterate);
+  return solve_with<Machine>(
+      {Q, q, G, h_lower, h, A, b, lb, ub, z0, nu0, lam0, lam_lb0, lam_ub0, diagonal}, settings,
+      save_factor);
 }
 
 using LpgdOutputs = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor,
@@ -214,6 +106,8 @@ LpgdOutputs lpgd(const Tensor& Q, const Tensor& q, const OptionalTensor& G,
                  bool relative, int64_t side, double rho, double eps_abs, double eps_rel,
                  int64_t max_iter, bool polish) {
   check_lpgd_options(tau, side, rho);
+  Settings settings = check_settings("lpgd", eps_abs, eps_rel, max_iter, polish, false);
+  settings.near_start = false;  // a step looks beyond where the active set changes
   const OptionalTensor z0 = z, nu0 = nu, lam0 = lam, lam_lb0 = lam_lb, lam_ub0 = lam_ub;
   const SolveTensors problem{Q,  q,  G,   h_lower, h,       A,       b,       lb,
                              ub, z0, nu0, lam0,    lam_lb0, lam_ub0, diagonal};
@@ -276,10 +170,14 @@ LpgdOutputs lpgd(const Tensor& Q, const Tensor& q, const OptionalTensor& G,
     };
     Tensor proximal = Q;
     if (rho != 0) proximal = diagonal ? Q + rho : Q + rho * at::eye(n, Q.options());
-    const SolveOutputs reached = solve<Machine>(
-        proximal, *or_as_is(moved_q, q), G, or_as_is(moved_h_lower, h_lower), or_as_is(moved_h, h),
-        A, or_as_is(moved_b, b), or_as_is(moved_lb, lb), or_as_is(moved_ub, ub), z0, nu0, lam0,
-        lam_lb0, lam_ub0, diagonal, "kkt", {}, eps_abs, eps_rel, max_iter, polish, false, false);
+    const OptionalTensor end_h_lower = or_as_is(moved_h_lower, h_lower),
+                         end_h = or_as_is(moved_h, h);
+    const OptionalTensor end_b = or_as_is(moved_b, b), end_lb = or_as_is(moved_lb, lb);
+    const OptionalTensor end_ub = or_as_is(moved_ub, ub);
+    const SolveOutputs reached =
+        solve_with<Machine>({proximal, moved_q ? *moved_q : q, G, end_h_lower, end_h, A, end_b,
+                             end_lb, end_ub, z0, nu0, lam0, lam_lb0, lam_ub0, diagonal},
+                            settings, false);
     const auto& [end_z, end_nu, end_lam, end_lam_lb, end_lam_ub, slack, end_status, iterations,
                  residuals, active, factor] = reached;
     lpgd.end_z = end_z.template const_data_ptr<scalar_t>();
@@ -307,6 +205,7 @@ void register_kernels(torch::Library& m) {
   m.impl("solve", TORCH_FN(solve<Machine>));
   m.impl("kkt_solve", TORCH_FN(kkt_solve<Machine>));
   m.impl("parameter_gradients", TORCH_FN(parameter_gradients<Machine>));
+  m.impl("kkt_gradients", TORCH_FN(kkt_gradients<Machine>));
   m.impl("lpgd", TORCH_FN(lpgd<Machine>));
 }
 

@@ -4,10 +4,6 @@
 #include <ATen/Parallel.h>
 #include <torch/library.h>
 
-#if defined(__linux__)
-#include <sys/mman.h>
-#endif
-
 #include <algorithm>
 #include <cstdint>
 #include <new>
@@ -16,6 +12,7 @@
 #include "cpu/kkt_batch.hpp"
 #include "cpu/lpgd_batch.hpp"
 #include "cpu/solve_batch.hpp"
+#include "torch/cpu_memory.hpp"
 #include "torch/ops.hpp"
 
 namespace torchqp::torch_ops {
@@ -23,21 +20,6 @@ namespace {
 
 constexpr int64_t kGrain = 32768;           // entries that are worth a thread
 constexpr size_t kKept = size_t{64} << 20;  // scratch bytes that all threads together keep
-constexpr size_t kHugePage = size_t{2} << 20;
-
-/// Asks for huge pages under fresh memory of many pages, whose first touch is otherwise most of the
-/// time that a large gradient takes. A request: where the system knows none, nothing happens.
-void advise_huge_pages([[maybe_unused]] void* data, [[maybe_unused]] size_t bytes) {
-#if defined(__linux__) && defined(MADV_HUGEPAGE)
-  constexpr size_t kLeast = 2 * kHugePage;
-  if (bytes < kLeast) return;
-  const auto begin = reinterpret_cast<uintptr_t>(data);
-  const uintptr_t first = (begin + kHugePage - 1) / kHugePage * kHugePage;
-  const uintptr_t last = (begin + bytes) / kHugePage * kHugePage;
-  // Whole huge pages only: the memory around the array keeps its own.
-  if (first < last) madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);
-#endif
-}
 
 /// The scratch memory of one thread, kept for its next call: fresh pages can cost a call as much as
 /// its work.
@@ -112,9 +94,8 @@ class Cpu {
 
   Tensor empty(at::IntArrayRef shape, at::ScalarType dtype) const {
     // Not at::empty: this is the CPU's kernel already, and small solves feel a dispatch per output.
-    Tensor result(at::detail::empty_cpu(shape, dtype));
-    advise_huge_pages(result.mutable_data_ptr(), result.nbytes());
-    return result;
+    constexpr c10::DispatchKeySet kCpu(c10::DispatchKey::CPU);
+    return Tensor(at::detail::empty_generic(shape, result_allocator(), kCpu, dtype, std::nullopt));
   }
 
   template <class T>
@@ -139,6 +120,22 @@ class Cpu {
   void gradients(const GradientBatch<T>& batch, int64_t entries) const {
     for_each_range(batch.size, entries,
                    [&](int64_t begin, int64_t end) { cpu::gradient_batch(batch, begin, end); });
+  }
+
+  /// The gradients of a pack's members directly after its systems: what they are made of is at hand
+  /// then, and is written while the next systems are read.
+  template <class T>
+  void kkt_gradients(const KktBatch<T>& system, const GradientBatch<T>& batch,
+                     int64_t /*entries*/) const {
+    const int64_t width = cpu::members_per_pack<T>(system.dims);
+    for_each_part(system.size, width, cpu::kkt_workspace_bytes<T>(system.dims),
+                  [&](int64_t begin, int64_t end, void* workspace) {
+                    for (; begin < end; begin += width) {
+                      const int64_t next = std::min(begin + width, end);
+                      cpu::kkt_batch(system, begin, next, workspace);
+                      cpu::gradient_batch(batch, begin, next);
+                    }
+                  });
   }
 
   template <class T>

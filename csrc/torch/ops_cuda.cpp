@@ -65,6 +65,13 @@ class Cuda {
   }
 
   template <class T>
+  void kkt_gradients(const KktBatch<T>& system, const GradientBatch<T>& batch,
+                     int64_t entries) const {
+    kkt(system);
+    gradients(batch, entries);
+  }
+
+  template <class T>
   void lpgd_move(const LpgdBatch<T>& batch) const {
     C10_CUDA_CHECK(cuda::lpgd_move_batch(batch, stream_));
   }

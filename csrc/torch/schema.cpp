@@ -92,6 +92,16 @@ TORCH_LIBRARY(torchqp, m) {
       " Tensor grad_b, Tensor grad_lb, Tensor grad_ub)",
       {at::Tag::pt2_compliant_tag});
 
+  // kkt_solve and parameter_gradients in one pass over the members; arguments and outputs are theirs.
+  m.def(
+      "kkt_gradients(Tensor Q, Tensor? G, Tensor? A, Tensor active, Tensor status, Tensor? factor,"
+      " Tensor z, Tensor nu, Tensor lam, Tensor g_z, Tensor? g_nu, Tensor? g_lam, Tensor? g_bound,"
+      " Tensor? g_slack, bool[8] wanted, bool diagonal)"
+      " -> (Tensor d_z, Tensor d_nu, Tensor d_lam, Tensor d_bound, Tensor info, Tensor grad_Q,"
+      " Tensor grad_G, Tensor grad_h_lower, Tensor grad_h, Tensor grad_A, Tensor grad_b,"
+      " Tensor grad_lb, Tensor grad_ub)",
+      {at::Tag::pt2_compliant_tag});
+
   // The LPGD adjoint of a solve: its problem solved again, moved by a step along the cotangents g, at
   // both ends (core/lpgd.hpp).
   //

@@ -53,7 +53,7 @@ void refuse_layout(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
 /// For every operator: `refuse` is what this dispatch key answers.
 template <c10::KernelFunction::BoxedKernelFunction* refuse>
 void register_refusal(torch::Library& m) {
-  for (const char* op : {"solve", "kkt_solve", "parameter_gradients", "lpgd"})
+  for (const char* op : {"solve", "kkt_solve", "parameter_gradients", "kkt_gradients", "lpgd"})
     m.impl(op, torch::CppFunction::makeFromBoxedFunction<refuse>());
 }
 

@@ -169,10 +169,39 @@ def _fake_parameter_gradients(
     return tuple(z.new_empty(shape) for shape in shapes)
 
 
+def _fake_kkt_gradients(
+    Q: Tensor,
+    G: Tensor | None,
+    A: Tensor | None,
+    active: Tensor,
+    status: Tensor,
+    factor: Tensor | None,
+    z: Tensor,
+    nu: Tensor,
+    lam: Tensor,
+    g_z: Tensor,
+    g_nu: Tensor | None,
+    g_lam: Tensor | None,
+    g_bound: Tensor | None,
+    g_slack: Tensor | None,
+    wanted: list[bool],
+    diagonal: bool,
+) -> tuple[Tensor, ...]:
+    # Leading dimensions that only the solution has are those of the cotangent too.
+    batch = torch.broadcast_shapes(*(t.shape[:-1] for t in (z, nu, lam, g_z)))
+    g_z = g_z.expand(*batch, g_z.shape[-1])
+    system = (Q, G, A, active, status, factor, g_z, g_nu, g_lam, g_bound, diagonal)
+    d_z, d_nu, d_lam, d_bound, info = _fake_kkt_solve(*system)
+    d = (d_z, d_nu, d_lam, d_bound)
+    grads = _fake_parameter_gradients(z, nu, lam, *d, g_slack, active, status, wanted, diagonal)
+    return (*d, info, *grads)
+
+
 for _op, _fake in (
     ("torchqp::solve", _fake_solve),
     ("torchqp::kkt_solve", _fake_kkt_solve),
     ("torchqp::parameter_gradients", _fake_parameter_gradients),
+    ("torchqp::kkt_gradients", _fake_kkt_gradients),
     ("torchqp::lpgd", fake_lpgd),
 ):
     torch.library.register_fake(_op, _fake)

@@ -350,6 +350,47 @@ def test_parameter_gradients_names_what_is_wrong():
             OPS.parameter_gradients(*wrong)
 
 
+def both_arguments(problem):
+    """Positional arguments of `kkt_solve`, of `parameter_gradients` and of the two in one."""
+    gradients = gradient_arguments(problem)
+    out = SolveOutputs(*OPS.solve(*arguments(problem)))
+    system = kkt_arguments(problem, out)
+    return (
+        system,
+        gradients,
+        (*system[:6], *gradients[:3], *system[6:10], *gradients[7:8], *gradients[10:]),
+    )
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_kkt_gradients_are_those_of_the_two_operators(name):
+    system, gradients, both = both_arguments(VARIANTS[name])
+    d = OPS.kkt_solve(*system)
+    bound = d[3] if gradients[6] is not None else None
+    expected = (*d, *OPS.parameter_gradients(*gradients[:3], *d[:3], bound, *gradients[7:]))
+    for one, other in zip(OPS.kkt_gradients(*both), expected, strict=True):
+        assert torch.equal(one, other) and one.is_contiguous()
+    torch.library.opcheck(
+        OPS.kkt_gradients.default,
+        both,
+        test_utils=("test_schema", "test_faketensor", "test_aot_dispatch_dynamic"),
+    )
+
+
+def test_kkt_gradients_names_what_is_wrong():
+    *_, args = both_arguments(everything(shared=()))
+    for i, value, kind, message in (
+        (4, args[4].long(), TypeError, "status of dtype int32"),
+        (6, args[6][..., 1:], ValueError, "z of shape"),
+        (8, args[8].float(), TypeError, "lam of dtype float64 like Q, got float32"),
+        (9, args[9][..., 1:], ValueError, "g_z of shape"),
+        (13, args[13][..., 1:], ValueError, "g_slack of shape"),
+    ):
+        wrong = [*args[:i], value, *args[i + 1 :]]
+        with pytest.raises(kind, match=f"kkt_gradients: expected .*{message}"):
+            OPS.kkt_gradients(*wrong)
+
+
 def test_threads_do_not_change_parameter_gradients():
     torch.manual_seed(1)
     batch, n = 300, 40
@@ -385,7 +426,8 @@ def test_the_pass_over_the_members_gives_the_gradients_of_the_products(mode, dia
         loss = sum(t.sin().sum() for t in sol[:6])
         with Called() as called:
             grads = torch.autograd.grad(loss, args, create_graph=create_graph)
-        return grads, called.names.count("torchqp::parameter_gradients")
+        passes = ("torchqp::parameter_gradients", "torchqp::kkt_gradients")
+        return grads, sum(called.names.count(name) for name in passes)
 
     (written, calls), (formed, none) = gradients(False), gradients(True)
     assert calls == 1 and none == 0
@@ -410,7 +452,7 @@ def test_a_gradient_that_nobody_asked_for_is_not_formed(shared):
     sol = solve(*(a.detach() if i != 1 else a for i, a in enumerate(args)))
     with Called() as called, LargestTensor() as largest:
         sol.z.sum().backward()
-    assert "torchqp::parameter_gradients" not in called.names
+    assert not {"torchqp::parameter_gradients", "torchqp::kkt_gradients"} & set(called.names)
     assert largest.entries <= sol.z.numel() and args[1].grad is not None
 
 

@@ -453,8 +453,16 @@ TYPED_TEST(SolveBatch, AWarmStartFromTheSolutionIsQuick) {
       cold_iterations += cold.iterations(i);
     }
     const QpSolutions<T> warm = solve_all(batch, default_settings<T>());
+    Settings pivoting = default_settings<T>();
+    pivoting.near_start = false;
+    const QpSolutions<T> pivoted = solve_all(batch, pivoting);
     for (int64_t i = 0; i < batch.size; ++i) {
       EXPECT_EQ(warm.status(i), Status::kSolved) << family.name;
+      EXPECT_EQ(pivoted.status(i), Status::kSolved) << family.name;
+      EXPECT_LE(support::judge(batch, pivoted, i)
+                    .merit(default_settings<T>().eps_abs, default_settings<T>().eps_rel),
+                1)
+          << family.name;
       EXPECT_LE(support::judge(batch, warm, i)
                     .merit(default_settings<T>().eps_abs, default_settings<T>().eps_rel),
                 1)

@@ -136,7 +136,7 @@ TYPED_TEST(Host, SettingsArePassedOnWithTheRoundingOfTheData) {
   const double least = sizeof(TypeParam) == 4 ? 1e-5 : 1e-9;
   for (double tolerance : {0.0, least / 2, least * 100}) {
     runtime() = {};
-    const Settings settings{3e-5, 2e-6, 17, false, true, tolerance};
+    const Settings settings{3e-5, 2e-6, 17, false, true, tolerance, false};
     ASSERT_EQ(this->solve({10, 10, 0, false, true}, 100, settings), cudaSuccess);
     ASSERT_EQ(runtime().calls.size(), this->kCalls);
     for (size_t i = 1; i < this->kCalls; i += 2) {
@@ -146,6 +146,7 @@ TYPED_TEST(Host, SettingsArePassedOnWithTheRoundingOfTheData) {
       EXPECT_EQ(passed.max_iter, 17);
       EXPECT_FALSE(passed.polish);
       EXPECT_TRUE(passed.best_iterate);
+      EXPECT_FALSE(passed.near_start);
       EXPECT_EQ(passed.convexity_tolerance, tolerance < least ? least : tolerance);
     }
   }

@@ -22,10 +22,11 @@ std::vector<support::TeamCase> whole_solves() {
         name, [=](const auto& launch) { return run_solver<double>(launch, batch, how)[0]; }));
   };
   const HowToSolve cold{default_settings<double>(), true};
-  HowToSolve cut = cold, warm = cold, loose = cold;
+  HowToSolve cut = cold, warm = cold, far = cold, loose = cold;
   cut.settings.max_iter = 3;
   loose.settings.eps_abs = loose.settings.eps_rel = 0.3;  // the polish has an active set to revise
-  warm.warm = true;
+  warm.warm = far.warm = true;
+  far.settings.near_start = false;
   for (const support::Family& family : support::families()) {
     const std::string name = family.name;
     auto batch = support::random_batch<double>(family, 1, 21);
@@ -46,6 +47,7 @@ std::vector<support::TeamCase> whole_solves() {
     // A warm start that lacks a row that holds.
     *std::max_element(batch.lam0.begin(), batch.lam0.end()) = 0;
     add_solve(name + ", nearly right", batch, warm);
+    add_solve(name + ", far", batch, far);
   }
   // Pivoting stalls on these, so that only the worst rows are exchanged.
   const support::Family stalled = {"stalled", 6,     6,     0,     false, true,

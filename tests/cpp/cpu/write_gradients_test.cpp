@@ -1,6 +1,6 @@
 // The gradients of a batch in its data: two members in hand-made numbers, the second of which was
-// not solved.
-#include "cpu/gradient_batch.hpp"
+// not solved, and rows of every length.
+#include "cpu/write_gradients.hpp"
 
 #include <gtest/gtest.h>
 
@@ -36,11 +36,11 @@ struct Example {
     batch.active = active.data(), batch.status = status.data();
     batch.Q = Q.data(), batch.G = G.data(), batch.h_lower = h_lower.data(), batch.h = h.data();
     batch.A = A.data(), batch.b = b.data(), batch.lb = lb.data(), batch.ub = ub.data();
-    gradient_batch(batch, 0, 2);
+    write_gradients<2>(batch, 0, 2);
   }
 };
 
-TEST(GradientBatch, WritesTheFormulasAndZerosForAFailedMember) {
+TEST(WriteGradients, WritesTheFormulasAndZerosForAFailedMember) {
   const Example of(false);
   // (d_z z' + z d_z') / 2; (d_lam - g_slack) z' + lam d_z'; d_nu z' + nu d_z'.
   EXPECT_EQ(of.Q, (Numbers{26, 36.5, 36.5, 51, 0, 0, 0, 0}));
@@ -53,8 +53,49 @@ TEST(GradientBatch, WritesTheFormulasAndZerosForAFailedMember) {
   EXPECT_EQ(of.lb, (Numbers{0, -37, 0, 0}));
 }
 
-TEST(GradientBatch, OfADiagonalItIsTheProduct) {
+TEST(WriteGradients, OfADiagonalItIsTheProduct) {
   EXPECT_EQ(Example(true).Q, (Numbers{26, 51, 0, 0}));
+}
+
+/// One member with m = p = 3 and values that no two entries share.
+void expect_every_entry(int n) {
+  const auto numbers = [](int size, double from) {
+    Numbers values;
+    for (int i = 0; i < size; ++i) values.push_back(from + 1.0 / (i + 2));
+    return values;
+  };
+  const Numbers z = numbers(n, 1), d_z = numbers(n, -2), nu = numbers(3, 3), d_nu = numbers(3, -4);
+  const Numbers lam = numbers(3, 5), d_lam = numbers(3, -6);
+  const std::vector<int8_t> active(3, 1);
+  const std::vector<int32_t> status = {0};
+  constexpr double kGuard = 12345;
+  Numbers Q(n * n + 1, kGuard), G(3 * n + 1, kGuard), A(3 * n + 1, kGuard);
+  GradientBatch<double> batch;
+  batch.dims = {n, 3, 3, true, true, false, false, false};
+  batch.size = 1;
+  batch.z = z.data(), batch.nu = nu.data(), batch.lam = lam.data();
+  batch.d_z = d_z.data(), batch.d_nu = d_nu.data(), batch.d_lam = d_lam.data();
+  batch.active = active.data(), batch.status = status.data();
+  batch.Q = Q.data(), batch.G = G.data(), batch.A = A.data();
+  write_gradients<2>(batch, 0, 1);
+  for (int j = 0; j < n; ++j) {
+    for (int i = 0; i < n; ++i)
+      EXPECT_EQ(Q[i * n + j], d_z[i] / 2 * z[j] + z[i] / 2 * d_z[j]) << i << " " << j;
+    for (int i = 0; i < 3; ++i) {
+      EXPECT_EQ(G[i * n + j], d_lam[i] * z[j] + lam[i] * d_z[j]) << i << " " << j;
+      EXPECT_EQ(A[i * n + j], d_nu[i] * z[j] + nu[i] * d_z[j]) << i << " " << j;
+    }
+  }
+  EXPECT_EQ(Q.back(), kGuard);
+  EXPECT_EQ(G.back(), kGuard);
+  EXPECT_EQ(A.back(), kGuard);
+}
+
+TEST(WriteGradients, WritesRowsOfEveryLength) {
+  for (int n = 1; n <= 11; ++n) {
+    SCOPED_TRACE(n);
+    expect_every_entry(n);
+  }
 }
 
 }  // namespace

@@ -1,0 +1,82 @@
+#pragma once
+// The kernels of the exact derivative: the linearised system, the gradients that follow from its
+// answer, and both in one pass. See ops.hpp.
+
+#include <ATen/Dispatch.h>
+
+#include <array>
+#include <tuple>
+
+#include "torch/outputs.hpp"
+
+namespace torchqp::torch_ops {
+
+template <class Machine>
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> kkt_solve(
+    const Tensor& Q, const OptionalTensor& G, const OptionalTensor& A, const Tensor& active,
+    const Tensor& status, const OptionalTensor& factor, const Tensor& g_z,
+    const OptionalTensor& g_nu, const OptionalTensor& g_lam, const OptionalTensor& g_bound,
+    bool diagonal) {
+  const KktTensors tensors{Q, G, A, active, status, factor, g_z, g_nu, g_lam, g_bound, diagonal};
+  const Batch batch = check_kkt(tensors);
+  const Machine machine(Q);
+  const AdjointOutputs d(machine, batch, Q.scalar_type());
+  AT_DISPATCH_FLOATING_TYPES(Q.scalar_type(), "torchqp::kkt_solve", [&] {
+    KktBatch<scalar_t> system = kkt_batch<scalar_t>(tensors, batch);
+    d.receive(system);
+    machine.kkt(system);
+  });
+  return {d.d_z, d.d_nu, d.d_lam, d.d_bound, d.info};
+}
+
+using Gradients = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor>;
+
+template <class Machine>
+Gradients parameter_gradients(const Tensor& z, const Tensor& nu, const Tensor& lam,
+                              const Tensor& d_z, const Tensor& d_nu, const Tensor& d_lam,
+                              const OptionalTensor& d_bound, const OptionalTensor& g_slack,
+                              const Tensor& active, const Tensor& status,
+                              std::array<bool, 8> wanted, bool diagonal) {
+  const GradientTensors tensors{z,       nu,      lam,    d_z,    d_nu,    d_lam,
+                                d_bound, g_slack, active, status, diagonal};
+  const Batch batch = check_gradients(tensors);
+  const Machine machine(z);
+  const GradientOutputs out(machine, batch, wanted, z.scalar_type());
+  AT_DISPATCH_FLOATING_TYPES(z.scalar_type(), "torchqp::parameter_gradients", [&] {
+    const GradientSources<scalar_t> sources(tensors, batch);
+    GradientBatch<scalar_t> gradients = sources.view();
+    out.receive(gradients, wanted);
+    machine.gradients(gradients, out.entries);
+  });
+  return std::tuple_cat(out.grads);
+}
+
+using KktGradients = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor,
+                                Tensor, Tensor, Tensor, Tensor, Tensor>;
+
+template <class Machine>
+KktGradients kkt_gradients(const Tensor& Q, const OptionalTensor& G, const OptionalTensor& A,
+                           const Tensor& active, const Tensor& status, const OptionalTensor& factor,
+                           const Tensor& z, const Tensor& nu, const Tensor& lam, const Tensor& g_z,
+                           const OptionalTensor& g_nu, const OptionalTensor& g_lam,
+                           const OptionalTensor& g_bound, const OptionalTensor& g_slack,
+                           std::array<bool, 8> wanted, bool diagonal) {
+  const KktTensors tensors{Q, G, A, active, status, factor, g_z, g_nu, g_lam, g_bound, diagonal};
+  const Batch batch = check_kkt_gradients(tensors, {z, nu, lam, g_slack});
+  const Machine machine(Q);
+  const AdjointOutputs d(machine, batch, Q.scalar_type());
+  const GradientOutputs out(machine, batch, wanted, Q.scalar_type());
+  const OptionalTensor d_bound = d.d_bound;
+  AT_DISPATCH_FLOATING_TYPES(Q.scalar_type(), "torchqp::kkt_gradients", [&] {
+    KktBatch<scalar_t> system = kkt_batch<scalar_t>(tensors, batch);
+    d.receive(system);
+    const GradientSources<scalar_t> sources(
+        {z, nu, lam, d.d_z, d.d_nu, d.d_lam, d_bound, g_slack, active, status, diagonal}, batch);
+    GradientBatch<scalar_t> gradients = sources.view();
+    out.receive(gradients, wanted);
+    machine.kkt_gradients(system, gradients, out.entries);
+  });
+  return std::tuple_cat(std::make_tuple(d.d_z, d.d_nu, d.d_lam, d.d_bound, d.info), out.grads);
+}
+
+}  // namespace torchqp::torch_ops
