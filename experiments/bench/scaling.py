@@ -36,6 +36,9 @@ from experiments.bench.suite import Case
 from experiments.bench.timing import Timed, interleave, seconds, statistics
 
 BATCHES = (64, 256, 1024, 4096, 16384, 65536, 100_000)
+# Smaller batches are parts of one of this size: 64 problems of their own would say more of how hard
+# those are than of their number.
+POPULATION = 1024
 TURNS = 3  # processes of each thread count
 
 
@@ -75,19 +78,45 @@ def latency(size: Case, calls: int, seed: int) -> dict[str, Any]:
 def _columns(size: Case, options: argparse.Namespace) -> dict[str, Any]:
     """Forward and total of one size: us per problem."""
     problem = optnet(*size, seed=options.seed)
-    calls = Calls(list(problem.arguments()), problem.weight)
-    items = [Timed("forward", calls.forward), Timed("forward_backward", calls.total)]
+    return _timed([Calls(list(problem.arguments()), problem.weight)], size, options)
+
+
+def _parts(size: Case, options: argparse.Namespace) -> dict[str, Any]:
+    """As _columns; a batch below POPULATION is timed over all parts of one of that size."""
+    n, m, p, batch = size
+    problem = optnet(n, m, p, max(batch, POPULATION), seed=options.seed)
+    parts = []
+    for at in range(0, len(problem.weight) - batch + 1, batch):
+        here = slice(at, at + batch)
+        data = [None if v is None else v[here] for v in problem.arguments()]
+        parts.append(Calls(data, problem.weight[here]))
+    return _timed(parts, size, options)
+
+
+def _timed(calls: list[Calls], size: Case, options: argparse.Namespace) -> dict[str, Any]:
+    """Forward and total of all batches, one after the other: us per problem."""
+
+    def forward() -> None:
+        for part in calls:
+            part.forward()
+
+    def forward_backward() -> None:
+        for part in calls:
+            part.total()
+
+    items = [Timed("forward", forward), Timed("forward_backward", forward_backward)]
     interleave(items, options.seconds, options.rounds)
     for item in items:
         if item.error:
             raise RuntimeError(f"{size}: {item.error}")
-    return {item.name: statistics(item.seconds, 1e-6 * problem.batch) for item in items}
+    unit = 1e-6 * size[3] * len(calls)
+    return {item.name: statistics(item.seconds, unit) for item in items}
 
 
 def against_batch(options: argparse.Namespace) -> dict[str, Any]:
     """Us per problem for every batch size, and the largest over the smallest of the medians."""
     n, m, p, _ = options.size
-    us = {str(batch): _columns((n, m, p, batch), options) for batch in options.batches}
+    us = {str(batch): _parts((n, m, p, batch), options) for batch in options.batches}
     spread = {}
     for column in ("forward", "forward_backward"):
         medians = [columns[column]["median"] for columns in us.values()]
