@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <limits>
 
+#include "core/status.hpp"
 #include "cpu/factor_io.hpp"
 #include "cpu/pack_io.hpp"
 #include "qp/adjoint.hpp"
@@ -13,9 +14,9 @@
 namespace torchqp::cpu {
 TORCHQP_BEGIN_ISA_NAMESPACE
 
-/// The rows of G that a pack's systems are made of: in the dual form those that hold, each member's
-/// by itself, one after the other; else all, in their order. The other rows are no part of a system,
-/// and they are the larger part of G.
+/// The rows of G that a pack's systems are made of. Of a member with a factor of the dual form those
+/// that hold, one after the other: the others are no part of its system, and the larger part of G. Of
+/// one without a factor all in their order, as the scales of other forms depend on them.
 template <int W>
 class SystemRows {
  public:
@@ -26,14 +27,15 @@ class SystemRows {
     length_ = lists_ ? 0 : m_;
     if (!lists_) return;
     for (int w = 0; w < W; ++w) {
-      const int8_t* active =
-          system.active.data == nullptr
-              ? nullptr
-              : system.active.data + system.active.batch.offset(members.index[w]);
+      const int64_t member = members.index[w];
+      const int8_t* active = at(system.active, member);
+      const T* factor = at(system.factor, member);
+      const bool live = is_solved(static_cast<Status>(*at(system.status, member)));
+      const bool all = factor == nullptr || !(*factor > 0);
       int32_t count = 0;
-      for (int i = 0; active != nullptr && i < m_; ++i) {
+      for (int i = 0; live && active != nullptr && i < m_; ++i) {
         numbers_[count * W + w] = i;
-        count += active[i * system.active.row] != 0 ? 1 : 0;
+        count += all || active[i * system.active.row] != 0 ? 1 : 0;
       }
       count_[w] = count;
       length_ = std::max(length_, count);
@@ -92,18 +94,6 @@ class SystemRows {
     }
   }
 
-  /// Which rows hold: of those that are listed, all.
-  template <class Scalar, class T>
-  void load_active(Scalar* to, const qp::Shape& s, const KktBatch<T>& system,
-                   const Members<W>& members) const {
-    if (!lists_) {
-      cpu::load_vector(to, s.mp, system.active, s.m, 0, members);
-      return;
-    }
-    const Scalar zero = broadcast<Scalar>(0), one = broadcast<Scalar>(1);
-    for (int r = 0; r < s.mp; ++r) to[r] = select(has<Scalar>(r), one, zero);
-  }
-
   /// The reverse of load_vector; zero for other rows.
   template <class T, class Value>
   void write_vector(T* to, const Members<W>& members, const Value& value) const {
@@ -122,6 +112,11 @@ class SystemRows {
   }
 
  private:
+  template <class U>
+  static const U* at(const StridedArray<U>& array, int64_t member) {
+    return array.data == nullptr ? nullptr : array.data + array.batch.offset(member);
+  }
+
   /// Members that have a row r.
   template <class Scalar>
   MaskOf<Scalar> has(int r) const {
@@ -162,7 +157,7 @@ void kkt_pack(const KktBatch<T>& system, const Members<W>& members, void* worksp
   load_vector(adjoint.g_z, s.np, system.g_z, s.n, 0, members);
   load_vector(adjoint.g_nu, s.pp, system.g_nu, s.p, 0, members);
   rows.load_vector(adjoint.g_lam, s, system.g_lam, members);
-  rows.load_active(adjoint.active, s, system, members);
+  rows.load_vector(adjoint.active, s, system.active, members);
   if (s.bounds) {
     load_vector(adjoint.g_lam + s.mp, s.np, system.g_bound, s.n, 0, members);
     StridedArray<int8_t> bounds = system.active;

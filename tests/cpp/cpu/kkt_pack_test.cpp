@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <cstring>
 #include <vector>
 
@@ -34,6 +35,10 @@ struct Example {
   Numbers Q = {1, 0, 0, 1}, G = {1, 0, 0, 1, 1, 1}, g_z = {3, 5}, g_lam = {7, 11, 13};
   std::vector<int8_t> active = {0, 0, 1, -1, 1, 0, 0, 0, 0};
   std::vector<int32_t> status = {0, 1, 0}, info = {-1, -1, -1};
+  /// Tag, factor of Q, factor of the rows that hold.
+  Numbers factor = {
+      1, 1, 0, 1, std::sqrt(2.0), 0, 0, 0, 0, 0, 1, 1, 0, 1, 1, 0, 1, 0, 0, 0, 1, 1, 0, 1, 0, 0,
+      0, 0, 0, 0};
   Numbers d_z = Numbers(6, -1), d_lam = Numbers(9, -1), d_nu;
 
   KktBatch<double> view() {
@@ -44,6 +49,7 @@ struct Example {
     system.Q = shared(Q, 2), system.G = shared(G, 2);
     system.active = per_member(active, 1, kSize);
     system.status = per_member(status, 1, kSize);
+    system.factor = per_member(factor, 1, kSize);
     system.g_z = shared(g_z, 1), system.g_lam = shared(g_lam, 1);
     system.d_z = d_z.data(), system.d_lam = d_lam.data(), system.d_nu = d_nu.data();
     system.info = info.data();
@@ -51,10 +57,12 @@ struct Example {
   }
 };
 
+/// `tags`: which members have a factor.
 template <int W>
-void expect_the_answers() {
+void expect_the_answers(const Numbers& tags) {
   using Scalar = std::conditional_t<W == 1, double, Pack<double, W>>;
   Example example;
+  for (size_t i = 0; i < tags.size(); ++i) example.factor[10 * i] = tags[i];
   const KktBatch<double> system = example.view();
   std::vector<Scalar> workspace(static_cast<size_t>(kkt_pack_size<Scalar>(system.dims)));
   for (int64_t begin = 0; begin < Example::kSize; begin += W) {
@@ -72,8 +80,10 @@ void expect_the_answers() {
 }
 
 TEST(KktPack, EveryMemberHasRowsOfItsOwn) {
-  expect_the_answers<1>();
-  expect_the_answers<2>();
+  for (const Numbers& tags : {Numbers{1, 1, 1}, {1, 0, 1}, {0, 1, 0}, {0, 0, 0}}) {
+    expect_the_answers<1>(tags);
+    expect_the_answers<2>(tags);
+  }
 }
 
 }  // namespace
