@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import io
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -43,6 +44,7 @@ class Entry:
     layer: Layer
     problem: Problem
     full_batch: int
+    threads: int
     label: str = ""
     times: dict[str, Timed] = field(default_factory=dict)
     accuracy: dict[str, Any] = field(default_factory=dict)
@@ -54,9 +56,11 @@ class Entry:
         self.data = [None if v is None else v.to(dtype) for v in self.problem.arguments()]
         self.leaves = [None if v is None else v.clone().requires_grad_() for v in self.data]
         self.weight = self.problem.weight.to(dtype)
-        self.times["forward"] = Timed(f"{self.label} forward", self.run_forward)
+        # ProxQP's layer leaves torch with another number of threads than it found.
+        threads = partial(torch.set_num_threads, self.threads)
+        self.times["forward"] = Timed(f"{self.label} forward", self.run_forward, threads)
         if self.backward:
-            self.times["forward_backward"] = Timed(f"{self.label} total", self.run_total)
+            self.times["forward_backward"] = Timed(f"{self.label} total", self.run_total, threads)
 
     @property
     def backward(self) -> bool:
@@ -91,7 +95,7 @@ def prepare(
 
     def entry(size: int) -> Entry:
         layer = adapter.build(Size(n, m, p, size, threads, eps))
-        return Entry(name, layer, problem.head(size), problem.batch, label)
+        return Entry(name, layer, problem.head(size), problem.batch, threads, label)
 
     try:
         if adapter.linear:
