@@ -18,7 +18,7 @@ constexpr size_t kHugePage = size_t{2} << 20;
 /// Results from here on are kept. The system's allocator keeps smaller ones by itself.
 constexpr size_t kLeastKept = size_t{64} << 10;
 /// Results that are kept at most.
-constexpr size_t kSlots = 32;
+constexpr size_t kSlots = 128;
 
 /// What stands before a large result, in memory of its own cache line.
 struct alignas(64) Block {
@@ -47,54 +47,84 @@ class ResultAllocator final : public c10::Allocator {
   }
 
  private:
-  using Slot = std::atomic<Block*>;
+  /// A kept block. What stands beside it says without taking it what it is, or was a moment ago.
+  struct Slot {
+    std::atomic<Block*> block;
+    std::atomic<size_t> bytes, since;
+  };
 
-  /// A kept block of just this size, or nullptr.
+  /// The block of just this size that was kept last, or nullptr.
   static Block* take(size_t bytes) {
+    Slot* latest = nullptr;
     for (Slot& slot : slots_) {
-      if (slot.load(std::memory_order_relaxed) == nullptr) continue;
-      Block* const block = slot.exchange(nullptr, std::memory_order_acquire);
-      if (block == nullptr) continue;
-      if (block->bytes == bytes) {
-        kept_.fetch_sub(bytes, std::memory_order_relaxed);
-        return block;
-      }
-      put(slot, block);
+      if (slot.bytes.load(std::memory_order_relaxed) != bytes) continue;
+      if (slot.block.load(std::memory_order_relaxed) == nullptr) continue;
+      if (latest == nullptr || is_older(*latest, slot)) latest = &slot;
     }
+    if (latest == nullptr) return nullptr;
+    Block* const block = empty(*latest);
+    if (block == nullptr || block->bytes == bytes) return block;
+    keep(block);  // another thread was faster
     return nullptr;
   }
 
-  /// Keeps a block, at the cost of those that have been kept for longest. The context of a result.
+  /// Keeps a block, at the cost of those that have been kept for longest. Frees a result: `context` is
+  /// its block.
   static void release(void* context) {
     auto* const block = static_cast<Block*>(context);
     if (block->bytes > kKeptResults) {
       discard(block);
       return;
     }
-    const size_t now = kept_.fetch_add(block->bytes, std::memory_order_relaxed) + block->bytes;
-    if (now > kKeptResults) make_room(now - kKeptResults);
-    put(slots_[next_.fetch_add(1, std::memory_order_relaxed) % kSlots], block);
-  }
-
-  /// Gives back at least `bytes` bytes of kept blocks, if there are as many.
-  static void make_room(size_t bytes) {
-    const size_t oldest = next_.load(std::memory_order_relaxed);
-    for (size_t i = 0, freed = 0; i < kSlots && freed < bytes; ++i) {
-      Block* const block =
-          slots_[(oldest + i) % kSlots].exchange(nullptr, std::memory_order_acquire);
-      if (block == nullptr) continue;
-      freed += block->bytes;
-      kept_.fetch_sub(block->bytes, std::memory_order_relaxed);
-      discard(block);
+    while (kept_.load(std::memory_order_relaxed) + block->bytes > kKeptResults) {
+      Block* const old = empty(oldest());
+      if (old == nullptr) break;  // other threads empty and fill at the same time
+      discard(old);
     }
+    keep(block);
   }
 
-  /// Puts a block, which is counted as kept, into a slot, in place of what is there.
-  static void put(Slot& slot, Block* block) {
-    Block* const old = slot.exchange(block, std::memory_order_acq_rel);
+  /// Into an empty slot, or in place of the oldest block.
+  static void keep(Block* block) {
+    kept_.fetch_add(block->bytes, std::memory_order_relaxed);
+    for (Slot& slot : slots_) {
+      Block* nothing = nullptr;
+      if (slot.block.load(std::memory_order_relaxed) != nullptr) continue;
+      label(slot, block->bytes);
+      if (slot.block.compare_exchange_strong(nothing, block, std::memory_order_release)) return;
+    }
+    Slot& slot = oldest();
+    label(slot, block->bytes);
+    Block* const old = slot.block.exchange(block, std::memory_order_acq_rel);
     if (old == nullptr) return;
     kept_.fetch_sub(old->bytes, std::memory_order_relaxed);
     discard(old);
+  }
+
+  /// Takes what is in a slot.
+  static Block* empty(Slot& slot) {
+    Block* const block = slot.block.exchange(nullptr, std::memory_order_acquire);
+    if (block != nullptr) kept_.fetch_sub(block->bytes, std::memory_order_relaxed);
+    return block;
+  }
+
+  static Slot& oldest() {
+    Slot* result = slots_.data();
+    for (Slot& slot : slots_) {
+      const bool filled = slot.block.load(std::memory_order_relaxed) != nullptr;
+      const bool instead = result->block.load(std::memory_order_relaxed) == nullptr;
+      if (filled && (instead || is_older(slot, *result))) result = &slot;
+    }
+    return *result;
+  }
+
+  static bool is_older(const Slot& a, const Slot& b) {
+    return a.since.load(std::memory_order_relaxed) < b.since.load(std::memory_order_relaxed);
+  }
+
+  static void label(Slot& slot, size_t bytes) {
+    slot.bytes.store(bytes, std::memory_order_relaxed);
+    slot.since.store(clock_.fetch_add(1, std::memory_order_relaxed), std::memory_order_relaxed);
   }
 
   static void discard(Block* block) {
@@ -103,7 +133,7 @@ class ResultAllocator final : public c10::Allocator {
   }
 
   static inline std::array<Slot, kSlots> slots_{};
-  static inline std::atomic<size_t> kept_{0}, next_{0};
+  static inline std::atomic<size_t> kept_{0}, clock_{0};
 };
 
 }  // namespace
