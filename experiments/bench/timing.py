@@ -13,6 +13,7 @@ import numpy as np
 
 BLOCK_SECONDS = 0.02  # back-to-back calls of one sample take at least this, or are one call
 MIN_ROUNDS, MAX_ROUNDS = 5, 40
+LONG_CALL = 0.3  # what takes longer is called once to estimate its cost
 SLOW_ROUND, SLOW_ROUNDS = 1.0, 3  # what takes longer than this a round is timed only so often
 
 
@@ -42,14 +43,16 @@ class Timed:
         return max(1, math.ceil(BLOCK_SECONDS / max(self.cost, 1e-7)))
 
     def calibrate(self) -> None:
-        """Warms up and estimates the cost of a call: once if it is long, the best of some else."""
+        """Warms up and estimates the cost of a call: the best of four, of fewer that are long.
+
+        The first backward pass of a process starts torch's engine, which can take 0.1 s.
+        """
         if self.setup:
             self.setup()
-        first = seconds(self.call)
-        self.cost = first
-        if first < 0.1:
-            best = min(seconds(self.call) for _ in range(3))
-            self.cost = min(first, best)
+        self.cost = seconds(self.call)
+        for _ in range(3):
+            if self.cost < LONG_CALL:
+                self.cost = min(self.cost, seconds(self.call))
 
     def sample(self) -> None:
         """One untimed call, which fills the caches, then a block of timed ones."""
