@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <limits>
 
 #include "core/status.hpp"
 #include "cpu/factor_io.hpp"
@@ -20,7 +19,7 @@ TORCHQP_BEGIN_ISA_NAMESPACE
 template <int W>
 class SystemRows {
  public:
-  /// `numbers` has room for W m numbers.
+  /// `numbers` has room for W m numbers. A member that was not solved has no rows.
   template <class T>
   SystemRows(const KktBatch<T>& system, const Members<W>& members, int32_t* numbers)
       : m_(system.dims.m), lists_(prefers_dual(system.dims)), numbers_(numbers) {
@@ -59,13 +58,15 @@ class SystemRows {
       return;
     }
     const Scalar zero = broadcast<Scalar>(0);
+    Scalar count = zero;
+    for (int w = 0; w < W; ++w) set(count, w, static_cast<Element<Scalar>>(count_[w]));
     const Starts<T, W> starts(G, members);
     for (int r = 0; r < length_; ++r) {
       Starts<T, W> row = starts;
       for (int w = 0; w < W; ++w) row.of[w] += r < count_[w] ? numbers_[r * W + w] * G.row : 0;
       Scalar* row_to = to + int64_t{r} * s.np;
       PackReader<Scalar, T>(row.of, G.col, s.n).read(0, s.n, row_to);
-      const auto mine = has<Scalar>(r);
+      const auto mine = broadcast<Scalar>(r) < count;
       if (!all(mine)) {
         for (int j = 0; j < s.n; ++j) row_to[j] = select(mine, row_to[j], zero);
       }
@@ -117,38 +118,35 @@ class SystemRows {
     return array.data == nullptr ? nullptr : array.data + array.batch.offset(member);
   }
 
-  /// Members that have a row r.
-  template <class Scalar>
-  MaskOf<Scalar> has(int r) const {
-    Scalar count = broadcast<Scalar>(0);
-    for (int w = 0; w < W; ++w) set(count, w, static_cast<Element<Scalar>>(count_[w]));
-    return broadcast<Scalar>(r) < count;
-  }
-
-  int m_, length_;
-  bool lists_;
-  int32_t* numbers_;  ///< [m, W] row r of each member
-  int count_[W];
+  int m_;
+  int length_;        ///< rows of the pack's systems: the largest count
+  bool lists_;        ///< whether rows are listed; else all members have all rows
+  int32_t* numbers_;  ///< [length, W] number in G of row r of each member
+  int count_[W];      ///< rows of each member
 };
 
-/// Scalars that a pack of systems takes, and those of them that hold numbers of rows.
+/// Scalars that hold the numbers of a pack's rows.
 template <class Scalar>
-int64_t row_numbers(const Dims& dims) {
+int64_t row_numbers_size(const Dims& dims) {
   const int64_t bytes = int64_t{dims.m} * width_v<Scalar> * static_cast<int64_t>(sizeof(int32_t));
   const auto size = static_cast<int64_t>(sizeof(Scalar));
   return (bytes + size - 1) / size;
 }
+/// Scalars that kkt_pack works in.
 template <class Scalar>
 int64_t kkt_pack_size(const Dims& dims) {
-  return row_numbers<Scalar>(dims) + qp::adjoint_size<SerialTeam, Scalar>(dims);
+  return row_numbers_size<Scalar>(dims) + qp::adjoint_size<SerialTeam, Scalar>(dims);
 }
 
-/// Solves the systems of a pack; kkt_batch says what that is.
+/// Solves the systems of the members of a pack: the body of kkt_batch (core/problem.hpp has the formula
+/// and the shapes). `workspace`: kkt_pack_size Scalars of any content, 64-byte aligned. Where the
+/// answer overflows it is zero and `info` 1.
 template <class Scalar, class T, int W>
 void kkt_pack(const KktBatch<T>& system, const Members<W>& members, void* workspace) {
   qp::Arena<Scalar> arena{static_cast<Scalar*>(workspace)};
   const SystemRows<W> rows(
-      system, members, reinterpret_cast<int32_t*>(arena.take(row_numbers<Scalar>(system.dims))));
+      system, members,
+      reinterpret_cast<int32_t*>(arena.take(row_numbers_size<Scalar>(system.dims))));
   const qp::Shape s = qp::adjoint_shape<SerialTeam, Scalar>(rows.dims(system.dims));
   qp::Adjoint<Scalar> adjoint(s, arena);
   load_hessian(adjoint.data.Q, s, system.Q, system.dims.diagonal, members);

@@ -1,46 +1,37 @@
 #pragma once
-// The body of gradient_batch.
+// The body of gradient_batch; the formulas and shapes are at GradientBatch in core/gradients.hpp.
 
 #include <algorithm>
 #include <cstdint>
-#include <cstring>
 
 #include "core/gradients.hpp"
 #include "core/pack.hpp"
 #include "core/status.hpp"
+#include "cpu/pack_io.hpp"
 
 namespace torchqp::cpu {
 TORCHQP_BEGIN_ISA_NAMESPACE
 namespace detail {
 
-/// W numbers from memory, and the reverse.
-template <int W, class T>
-TORCHQP_HD Pack<T, W> load_pack(const T* from) {
-  Pack<T, W> result;
-  memcpy(&result, from, sizeof(result));
-  return result;
-}
-template <class T, int W>
-TORCHQP_HD void store_pack(T* to, const Pack<T, W>& from) {
-  memcpy(to, &from, sizeof(from));
-}
-
 /// Rows of at most kParts W columns, whose v and w stay in registers; see write_rows.
 template <int kParts, int W, class T, class RowOf>
 TORCHQP_HD void write_short_rows(T* to, int64_t rows, int64_t cols, const T* v, const T* w,
                                  const RowOf& row_of) {
+  using Wide = Pack<T, W>;
+  using Register = typename Wide::Register;
   int64_t at[kParts];
-  Pack<T, W> left[kParts], right[kParts];
+  Wide left[kParts], right[kParts];
   TORCHQP_UNROLL
   for (int k = 0; k < kParts; ++k) {
     at[k] = std::min<int64_t>(k * W, cols - W);  // the last part may overlap the one before it
-    left[k] = load_pack<W>(v + at[k]), right[k] = load_pack<W>(w + at[k]);
+    left[k] = {load_row<Register, W>(v + at[k])}, right[k] = {load_row<Register, W>(w + at[k])};
   }
   for (int64_t i = 0; i < rows; ++i) {
     const auto row = row_of(i);
-    const auto a = broadcast<Pack<T, W>>(row.a), b = broadcast<Pack<T, W>>(row.b);
+    const Wide a = broadcast<Wide>(row.a), b = broadcast<Wide>(row.b);
     TORCHQP_UNROLL
-    for (int k = 0; k < kParts; ++k) store_pack(to + i * cols + at[k], a * left[k] + b * right[k]);
+    for (int k = 0; k < kParts; ++k)
+      store_row<W>((a * left[k] + b * right[k]).v, to + i * cols + at[k]);
   }
 }
 
@@ -48,6 +39,8 @@ TORCHQP_HD void write_short_rows(T* to, int64_t rows, int64_t cols, const T* v, 
 template <int W, class T, class RowOf>
 TORCHQP_HD void write_rows(T* to, int64_t rows, int64_t cols, const T* v, const T* w,
                            const RowOf& row_of) {
+  using Wide = Pack<T, W>;
+  using Register = typename Wide::Register;
   if (cols < W) {
     for (int64_t i = 0; i < rows; ++i) {
       const auto row = row_of(i);
@@ -64,15 +57,17 @@ TORCHQP_HD void write_rows(T* to, int64_t rows, int64_t cols, const T* v, const 
   } else {
     for (int64_t i = 0; i < rows; ++i) {
       const auto row = row_of(i);
-      const auto a = broadcast<Pack<T, W>>(row.a), b = broadcast<Pack<T, W>>(row.b);
+      const Wide a = broadcast<Wide>(row.a), b = broadcast<Wide>(row.b);
       for (int64_t next = 0; next < cols; next += W) {
         const int64_t j = std::min(next, cols - W);
-        store_pack(to + i * cols + j, a * load_pack<W>(v + j) + b * load_pack<W>(w + j));
+        const Wide left = {load_row<Register, W>(v + j)}, right = {load_row<Register, W>(w + j)};
+        store_row<W>((a * left + b * right).v, to + i * cols + j);
       }
     }
   }
 }
 
+/// All gradients of one member.
 template <int W, class T>
 class GradientWriter {
  public:
@@ -126,7 +121,8 @@ class GradientWriter {
 
 }  // namespace detail
 
-/// Writes the gradients of members begin .. end - 1, matrices by W entries at a time.
+/// Writes the gradients of members begin .. end - 1, matrices by W entries at a time; zeros for a member
+/// that was not solved.
 template <int W, class T>
 void write_gradients(const GradientBatch<T>& batch, int64_t begin, int64_t end) {
   for (int64_t i = begin; i < end; ++i) {

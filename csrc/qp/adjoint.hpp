@@ -20,17 +20,18 @@ TORCHQP_BEGIN_ISA_NAMESPACE
 
 /// Solves on one factor at most: the first solves, the others refine.
 inline constexpr int kAdjointSteps = 6;
-/// Residual, in roundings of the terms it is made of, at which refinement ends. The dual form's
-/// factor is that of the system itself; finite weights leave an error that is worth another step.
+/// Whether a form's factor is that of the system itself, to rounding: the dual form's in double
+/// precision. Others have finite weights, which leave an error that is worth another step.
 template <class Scalar, class Form>
-inline constexpr double adjoint_fine_v = std::is_same_v<Form, DualForm<Scalar>> &&
-                                                 sizeof(Element<Scalar>) == 8
-                                             ? 64.0
-                                             : 2.0;
-/// Residual of a first solve from which the next one ends in rounding: with the factor of the system
-/// itself a step leaves about the square of what the one before left. Its residual need not be seen.
+inline constexpr bool has_exact_factor_v = std::is_same_v<Form, DualForm<Scalar>> &&
+                                           sizeof(Element<Scalar>) == 8;
+/// Residual, in roundings of the terms it is made of, at which refinement ends.
 template <class Scalar, class Form>
-inline constexpr double adjoint_near_v = adjoint_fine_v<Scalar, Form> > 2.0 ? 1e-9 : 0.0;
+inline constexpr double adjoint_fine_v = has_exact_factor_v<Scalar, Form> ? 64.0 : 2.0;
+/// Residual that the next step need not be looked at for: below rounding. A step is taken to shrink it
+/// as the one before did.
+template <class Scalar, class Form>
+inline constexpr double adjoint_unseen_v = has_exact_factor_v<Scalar, Form> ? 1e-18 : 0.0;
 /// Entries of d_z below this many roundings of its size are zero. Refinement leaves up to some 50
 /// (with the dual form 100) of them at a vertex, where the derivative is zero.
 template <class Scalar, class Form>
@@ -167,7 +168,7 @@ TORCHQP_HD_CALL MaskOf<Scalar> refine_once(const Team& team, const Adjoint<Scala
   team.template sync<Site::kAdjointStep>();
   Scalar error = broadcast<Scalar>(std::numeric_limits<Element<Scalar>>::max());
   Scalar z_size = zero;
-  auto moving = which, last = broadcast_mask<Scalar>(false);
+  auto moving = which, last = broadcast_mask<Scalar>(false);  // last: see adjoint_unseen_v
   for (int step = 0; step < kAdjointSteps && any(moving); ++step) {
     form.direction_active(team, it);
     const auto advance = [&](Scalar& x, Scalar dx) { x = select(moving, x + dx, x); };
@@ -199,8 +200,9 @@ TORCHQP_HD_CALL MaskOf<Scalar> refine_once(const Team& team, const Adjoint<Scala
     });
     const Scalar fine = broadcast<Scalar>(adjoint_fine_v<Scalar, Form> * epsilon_v<Scalar>);
     moving = both(looked_at, both(now<half * error, now> fine));
+    const Scalar next = now * (now / minimum(error, broadcast<Scalar>(1)));
+    last = both(moving, next <= broadcast<Scalar>(adjoint_unseen_v<Scalar, Form>));
     error = now;
-    last = both(moving, error <= broadcast<Scalar>(adjoint_near_v<Scalar, Form>));
   }
   team.template sync<Site::kAdjointKeep>();
   return both(which, negate(error <= broadcast<Scalar>(undetermined_v<Scalar>)));

@@ -45,7 +45,7 @@ Gradients parameter_gradients(const Tensor& z, const Tensor& nu, const Tensor& l
   AT_DISPATCH_FLOATING_TYPES(z.scalar_type(), "torchqp::parameter_gradients", [&] {
     const GradientSources<scalar_t> sources(tensors, batch);
     GradientBatch<scalar_t> gradients = sources.view();
-    out.receive(gradients, wanted);
+    out.receive(gradients);
     machine.gradients(gradients, out.entries);
   });
   return std::tuple_cat(out.grads);
@@ -73,7 +73,7 @@ KktGradients kkt_gradients(const Tensor& Q, const OptionalTensor& G, const Optio
     const GradientSources<scalar_t> sources(
         {z, nu, lam, d.d_z, d.d_nu, d.d_lam, d_bound, g_slack, active, status, diagonal}, batch);
     GradientBatch<scalar_t> gradients = sources.view();
-    out.receive(gradients, wanted);
+    out.receive(gradients);
     machine.kkt_gradients(system, gradients, out.entries);
   });
   return std::tuple_cat(std::make_tuple(d.d_z, d.d_nu, d.d_lam, d.d_bound, d.info), out.grads);

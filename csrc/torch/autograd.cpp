@@ -47,14 +47,12 @@ using torch::autograd::variable_list;
 
 using SolveOutputs = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor,
                                 Tensor, Tensor, Tensor>;
-using SolveSchema = SolveOutputs(const Tensor&, const Tensor&, const OptionalTensor&,
-                                 const OptionalTensor&, const OptionalTensor&,
-                                 const OptionalTensor&, const OptionalTensor&,
-                                 const OptionalTensor&, const OptionalTensor&,
-                                 const OptionalTensor&, const OptionalTensor&,
-                                 const OptionalTensor&, const OptionalTensor&,
-                                 const OptionalTensor&, bool, std::string_view,
-                                 at::ArrayRef<double>, double, double, int64_t, bool, bool, bool);
+using SolveSchema = SolveOutputs(
+    const Tensor&, const Tensor&, const OptionalTensor&, const OptionalTensor&,
+    const OptionalTensor&, const OptionalTensor&, const OptionalTensor&, const OptionalTensor&,
+    const OptionalTensor&, const OptionalTensor&, const OptionalTensor&, const OptionalTensor&,
+    const OptionalTensor&, const OptionalTensor&, bool, std::string_view, at::ArrayRef<double>,
+    double, double, int64_t, bool, bool, bool, bool);
 using KktOutputs = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor>;
 using KktSchema = KktOutputs(const Tensor&, const OptionalTensor&, const OptionalTensor&,
                              const Tensor&, const Tensor&, const OptionalTensor&, const Tensor&,
@@ -94,7 +92,8 @@ SolveOutputs call_solve(const Tensor& Q, const Tensor& q, const OptionalTensor& 
   const at::AutoDispatchBelowADInplaceOrView guard;
   return op.call(Q, q, G, h_lower, h, A, b, lb, ub, fixed.z0, fixed.nu0, fixed.lam0, fixed.lam_lb0,
                  fixed.lam_ub0, fixed.diagonal, "kkt", {}, fixed.eps_abs, fixed.eps_rel,
-                 fixed.max_iter, fixed.polish, fixed.best_iterate, save_factor);
+                 fixed.max_iter, fixed.polish, fixed.best_iterate, save_factor,
+                 /*near_start=*/true);
 }
 
 /// An undefined tensor is how autograd says "absent".

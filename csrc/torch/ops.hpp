@@ -84,9 +84,9 @@ SolveOutputs solve(const Tensor& Q, const Tensor& q, const OptionalTensor& G,
                    const OptionalTensor& lam_lb0, const OptionalTensor& lam_ub0, bool diagonal,
                    std::string_view backward, at::ArrayRef<double> /*backward_options*/,
                    double eps_abs, double eps_rel, int64_t max_iter, bool polish, bool best_iterate,
-                   bool save_factor) {
-  const Settings settings =
-      check_settings(backward, eps_abs, eps_rel, max_iter, polish, best_iterate);
+                   bool save_factor, bool near_start) {
+  Settings settings = check_settings(backward, eps_abs, eps_rel, max_iter, polish, best_iterate);
+  settings.near_start = near_start;
   return solve_with<Machine>(
       {Q, q, G, h_lower, h, A, b, lb, ub, z0, nu0, lam0, lam_lb0, lam_ub0, diagonal}, settings,
       save_factor);

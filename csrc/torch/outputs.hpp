@@ -55,12 +55,14 @@ struct AdjointOutputs {
 
 /// The gradients of the parameters that are wanted, in the order of parameter_gradients.
 struct GradientOutputs {
+  std::array<bool, 8> wanted;
   std::array<Tensor, 8> grads;
   int64_t entries = 0;  ///< of one member
 
   template <class Machine>
-  GradientOutputs(const Machine& machine, const Batch& batch, const std::array<bool, 8>& wanted,
-                  at::ScalarType dtype) {
+  GradientOutputs(const Machine& machine, const Batch& batch, const std::array<bool, 8>& asked,
+                  at::ScalarType dtype)
+      : wanted(asked) {
     const int64_t n = batch.dims.n, m = batch.dims.m, p = batch.dims.p;
     const auto add = [&](size_t i, std::initializer_list<int64_t> core) {
       grads[i] = wanted[i] ? output(machine, batch, core, dtype) : machine.empty({0}, dtype);
@@ -77,7 +79,7 @@ struct GradientOutputs {
   }
 
   template <class T>
-  void receive(GradientBatch<T>& batch, const std::array<bool, 8>& wanted) const {
+  void receive(GradientBatch<T>& batch) const {
     T** const arrays[] = {&batch.Q, &batch.G, &batch.h_lower, &batch.h,
                           &batch.A, &batch.b, &batch.lb,      &batch.ub};
     for (size_t i = 0; i < grads.size(); ++i) {

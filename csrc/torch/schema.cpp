@@ -32,14 +32,14 @@ TORCH_LIBRARY(torchqp, m) {
   //   out  factor      [*, factor_size] for kkt_solve when `save_factor`, else [*, 0]
   //
   // Outputs are fresh and contiguous. `backward` and `backward_options` choose the derivative rule
-  // and do not change the solution.
+  // and do not change the solution. `near_start`: as in core/settings.hpp; lpgd solves without it.
   m.def(
       "solve(Tensor Q, Tensor q, Tensor? G, Tensor? h_lower, Tensor? h, Tensor? A, Tensor? b,"
       " Tensor? lb, Tensor? ub,"
       " Tensor? z0, Tensor? nu0, Tensor? lam0, Tensor? lam_lb0, Tensor? lam_ub0,"
       " bool diagonal, str backward, float[] backward_options,"
       " float eps_abs, float eps_rel, int max_iter, bool polish, bool best_iterate,"
-      " bool save_factor)"
+      " bool save_factor, bool near_start=True)"
       " -> (Tensor z, Tensor nu, Tensor lam, Tensor lam_lb, Tensor lam_ub, Tensor slack,"
       " Tensor status, Tensor iterations, Tensor residuals, Tensor active, Tensor factor)",
       {at::Tag::pt2_compliant_tag});

@@ -3,6 +3,7 @@
     python experiments/bench/run.py                      # a quiet machine, please
     python experiments/bench/run.py --only layers ratios
     python experiments/bench/run.py --resume             # after an interruption: case by case
+    python experiments/bench/run.py --linalg linalg.json # with native/'s shares of the peak
 
 Writes results/*.json, results/*.png and the tables of README.md.
 """
@@ -42,6 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--only", nargs="+", choices=list(STEPS), default=list(STEPS))
     parser.add_argument("--resume", action="store_true", help="keep cases of the same commit")
+    parser.add_argument("--linalg", type=Path, help="native/'s results, for the roofline's table")
     parser.add_argument("--results", type=Path, default=HERE / "results")
     options = parser.parse_args(arguments)
     started, failed = time.perf_counter(), []
@@ -53,6 +55,8 @@ def main(arguments: list[str] | None = None) -> int:
         else:
             command += ["--out", str(options.results / f"{name}.json")]
             command += ["--resume"] if options.resume else []
+        if name == "roofline" and options.linalg:
+            command += ["--linalg", str(options.linalg)]
         begun = time.perf_counter()
         if subprocess.run(command).returncode:
             failed.append(name)

@@ -13,7 +13,7 @@ import numpy as np
 
 BLOCK_SECONDS = 0.02  # back-to-back calls of one sample take at least this, or are one call
 MIN_ROUNDS, MAX_ROUNDS = 5, 40
-LONG_CALL = 0.3  # what takes longer is called once to estimate its cost
+LONG_TRIAL = 0.3  # what takes longer is called once to estimate its cost
 SLOW_ROUND, SLOW_ROUNDS = 1.0, 3  # what takes longer than this a round is timed only so often
 
 
@@ -51,7 +51,7 @@ class Timed:
             self.setup()
         self.cost = seconds(self.call)
         for _ in range(3):
-            if self.cost < LONG_CALL:
+            if self.cost < LONG_TRIAL:
                 self.cost = min(self.cost, seconds(self.call))
 
     def sample(self) -> None:

@@ -87,13 +87,13 @@ class SolveRule:
         return result + nothing[len(result) :]
 
     @staticmethod
-    def jvp(ctx: Any, *tangents: Tensor | None) -> tuple[Tensor | None, ...]:
+    def jvp(ctx: Any, *tangents: Any) -> tuple[Tensor | None, ...]:
         """The tangent of the exact mode; the others have none."""
         if ctx.mode != "kkt":
             raise RuntimeError(refusal(ctx.mode))
         saved = Saved(ctx)
         with full_precision(saved.status.device):
-            return exact_tangent(saved, SolveInputs._make(tangents))
+            return exact_tangent(saved, SolveInputs(*tangents))
 
 
 def _fake_solve(*inputs: Any) -> tuple[Tensor, ...]:
@@ -169,32 +169,19 @@ def _fake_parameter_gradients(
     return tuple(z.new_empty(shape) for shape in shapes)
 
 
-def _fake_kkt_gradients(
-    Q: Tensor,
-    G: Tensor | None,
-    A: Tensor | None,
-    active: Tensor,
-    status: Tensor,
-    factor: Tensor | None,
-    z: Tensor,
-    nu: Tensor,
-    lam: Tensor,
-    g_z: Tensor,
-    g_nu: Tensor | None,
-    g_lam: Tensor | None,
-    g_bound: Tensor | None,
-    g_slack: Tensor | None,
-    wanted: list[bool],
-    diagonal: bool,
-) -> tuple[Tensor, ...]:
-    # Leading dimensions that only the solution has are those of the cotangent too.
-    batch = torch.broadcast_shapes(*(t.shape[:-1] for t in (z, nu, lam, g_z)))
+def _fake_kkt_gradients(*inputs: Any) -> tuple[Tensor, ...]:
+    *matrices, active, status, factor, z, nu, lam, g_z = inputs[:10]
+    *g, g_slack, wanted, diagonal = inputs[10:]
+    # Leading dimensions that only the solution or the slack's cotangent has are those of all.
+    vectors = [t for t in (z, nu, lam, g_z, g_slack) if t is not None]
+    batch = torch.broadcast_shapes(*(t.shape[:-1] for t in vectors))
     g_z = g_z.expand(*batch, g_z.shape[-1])
-    system = (Q, G, A, active, status, factor, g_z, g_nu, g_lam, g_bound, diagonal)
+    system = (*matrices, active, status, factor, g_z, *g, diagonal)
     d_z, d_nu, d_lam, d_bound, info = _fake_kkt_solve(*system)
-    d = (d_z, d_nu, d_lam, d_bound)
-    grads = _fake_parameter_gradients(z, nu, lam, *d, g_slack, active, status, wanted, diagonal)
-    return (*d, info, *grads)
+    grads = _fake_parameter_gradients(
+        z, nu, lam, d_z, d_nu, d_lam, d_bound, g_slack, active, status, wanted, diagonal
+    )
+    return (d_z, d_nu, d_lam, d_bound, info, *grads)
 
 
 for _op, _fake in (

@@ -56,6 +56,7 @@ class SolveInputs(NamedTuple):
     polish: bool
     best_iterate: bool
     save_factor: bool
+    near_start: bool = True
 
 
 class SolveOutputs(NamedTuple):
