@@ -290,6 +290,29 @@ TEST(SingleRow, BreakpointsAreSkippedWhereNewtonMeetsThemOneByOne) {
   EXPECT_EQ(judge(Problem(batch, 0), batch.dims, out, 2e-14), "");
 }
 
+/// Variables at a bound of zero are left out once nu has passed them by. Those whose bound is another,
+/// which a weight below zero brings back, or which a step too far has closed are not.
+TEST(SingleRow, VariablesThatMayComeBackAreNotLeftOut) {
+  const HowToSolve how{default_settings<double>()};
+  constexpr int n = 80;
+  for (int round = 0; round < 50; ++round) {
+    std::mt19937 generator(round);
+    std::normal_distribution<double> normal;
+    std::vector<double> q(n);
+    for (double& x : q) x = normal(generator);
+    const std::vector<double> ones(n, 1);
+    auto raised = selection(ones, q, 2 + 0.25 * n, false);
+    raised.lb.assign(n, 0.25);
+    auto signs = selection(ones, q, 3, false);
+    for (int i = 0; i < n; i += 3) signs.A[i] = -1;
+    const auto capped = selection(ones, q, 1 + round, true);
+    for (const auto& batch : {raised, signs, capped}) {
+      const auto out = run_solver<double>(support::SerialLaunch{}, batch, how)[0];
+      EXPECT_EQ(judge(Problem(batch, 0), batch.dims, out, 2e-14), "") << round;
+    }
+  }
+}
+
 TEST(SingleRow, ASecondProjectionLeavesZerosZero) {
   const HowToSolve how{default_settings<double>()};
   for (const Kind& kind : kKinds) {
