@@ -7,6 +7,21 @@
 
 namespace torchqp {
 
+/// Where the gradients of matrices that all members share are summed: in parts of the batch, each the
+/// sum over its members in their order, whichever thread adds it up. [parts, padded rows, stride],
+/// zero before the first member.
+struct GradientSums {
+  static constexpr int64_t kPadding = 8;   ///< rows and columns are padded to multiples of this
+  static constexpr int64_t kMembers = 32;  ///< parts have a multiple of this many members
+
+  double *Q = nullptr, *G = nullptr, *A = nullptr;  ///< nullptr: not summed
+  int64_t part = 0;                                 ///< members of a part; 0: nothing is summed
+
+  static constexpr int64_t padded(int64_t size) {
+    return (size + kPadding - 1) / kPadding * kPadding;
+  }
+};
+
 /// One solution and one adjoint d (see KktBatch) per member, and where the gradients go. All arrays
 /// are contiguous, batch first.
 ///
@@ -28,6 +43,7 @@ struct GradientBatch {
   /// nullptr: not wanted.
   T *Q = nullptr, *G = nullptr, *h_lower = nullptr, *h = nullptr, *A = nullptr, *b = nullptr,
     *lb = nullptr, *ub = nullptr;
+  GradientSums sums;  ///< on the CPU
 };
 
 /// The gradients of one member, by rows of rank two: row(j) = a * left(j) + b * right(j), with left =

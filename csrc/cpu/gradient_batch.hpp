@@ -7,8 +7,10 @@
 
 namespace torchqp::cpu {
 
-/// Writes the gradients of members begin .. end - 1. Elementwise: a member's bits depend on nothing
-/// but the member, and the gradient of a matrix Q is symmetric to the last bit.
+/// Writes the gradients of members begin .. end - 1, and adds them to batch.sums, where calls for
+/// members of the same part must come one after the other, in the order of the members. Elementwise: a
+/// member's bits depend on nothing but the member, and the gradient of a matrix Q is symmetric to the
+/// last bit (a sum of them is not).
 ///
 /// Cost: one pass over what is written, no memory of its own.
 template <class T>

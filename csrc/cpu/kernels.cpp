@@ -7,6 +7,7 @@
 #include "cpu/kernel_table.hpp"
 #include "cpu/kkt_pack.hpp"
 #include "cpu/pack_io.hpp"
+#include "cpu/sum_gradients.hpp"
 #include "cpu/write_gradients.hpp"
 #include "qp/member_order.hpp"
 #include "qp/written.hpp"
@@ -257,9 +258,14 @@ size_t kkt_bytes(const Dims& dims) {
 }
 
 template <class T>
-constexpr Kernels<T> kKernels{
-    kWidth<T>,    members_per_pack<T>,          solve_bytes<T>, solve_range<T>, kkt_bytes<T>,
-    kkt_range<T>, write_gradients<kWidth<T>, T>};
+void gradient_range(const GradientBatch<T>& batch, int64_t begin, int64_t end) {
+  write_gradients<kWidth<T>>(batch, begin, end);
+  sum_gradients(batch, begin, end);
+}
+
+template <class T>
+constexpr Kernels<T> kKernels{kWidth<T>,    members_per_pack<T>, solve_bytes<T>,   solve_range<T>,
+                              kkt_bytes<T>, kkt_range<T>,        gradient_range<T>};
 
 }  // namespace
 TORCHQP_END_ISA_NAMESPACE

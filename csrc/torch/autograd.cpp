@@ -65,7 +65,7 @@ using KktGradientsSchema = KktGradients(const Tensor&, const OptionalTensor&, co
                                         const Tensor&, const Tensor&, const Tensor&, const Tensor&,
                                         const OptionalTensor&, const OptionalTensor&,
                                         const OptionalTensor&, const OptionalTensor&,
-                                        std::array<bool, 8>, bool);
+                                        std::array<bool, 8>, std::array<bool, 3>, bool);
 
 template <class Schema>
 c10::TypedOperatorHandle<Schema> operator_named(const char* name) {
@@ -204,9 +204,10 @@ class Solved {
   bool present(size_t i) const { return kept().shapes[i].has_value(); }
   at::IntArrayRef shape(size_t i) const { return *kept().shapes[i]; }
   /// Whether every member has a parameter of its own.
-  bool is_batched(size_t i) const {
-    const size_t core = i == kG || i == kA || (i == kQ && !diagonal) ? 2 : 1;
-    return shape(i).slice(0, shape(i).size() - core) == z.sizes().slice(0, z.dim() - 1);
+  bool is_batched(size_t i) const { return leading(i) == z.sizes().slice(0, z.dim() - 1); }
+  /// Whether all members have one matrix.
+  bool is_summed(size_t i) const {
+    return present(i) && core(i) == 2 && !is_batched(i) && c10::multiply_integers(leading(i)) == 1;
   }
   /// Where a member was solved, [*, 1].
   Tensor solved() const {
@@ -220,6 +221,8 @@ class Solved {
   }
 
  private:
+  size_t core(size_t i) const { return i == kG || i == kA || (i == kQ && !diagonal) ? 2 : 1; }
+  at::IntArrayRef leading(size_t i) const { return shape(i).slice(0, shape(i).size() - core(i)); }
   const Kept& kept() const { return static_cast<const Kept&>(*kept_); }
 
   variable_list saved_;
@@ -287,8 +290,8 @@ struct ExactSolve : torch::autograd::Function<ExactSolve> {
   }
 
  private:
-  /// The adjoint, and from the same pass over the members all gradients but q's and those of the
-  /// matrices that members share, for which it would be one matrix a member.
+  /// The adjoint, and from the same pass over the members all gradients but q's and those of matrices
+  /// that some of the members share, for which it would be one matrix a member.
   static variable_list write(const Solved& s, const Tensor& g_z, const OptionalTensor& g_nu,
                              const OptionalTensor& g_lam, const OptionalTensor& g_bound,
                              const OptionalTensor& g_slack, variable_list& grads) {
@@ -298,7 +301,7 @@ struct ExactSolve : torch::autograd::Function<ExactSolve> {
     for (size_t j = 0; j < kOrder.size(); ++j) {
       const size_t i = kOrder[j];
       const bool matrix = i == kQ || i == kG || i == kA;
-      formed[j] = s.wants[i] && (!matrix || s.is_batched(i));
+      formed[j] = s.wants[i] && (!matrix || s.is_batched(i) || s.is_summed(i));
       any = any || formed[j];
     }
     if (!any) {
@@ -312,11 +315,14 @@ struct ExactSolve : torch::autograd::Function<ExactSolve> {
     const at::AutoDispatchBelowADInplaceOrView guard;
     auto [d_z, d_nu, d_lam, d_bound, info, Q, G, h_lower, h, A, b, lb, ub] =
         op.call(s.Q, optional(s.G), optional(s.A), s.active, s.status, optional(s.factor), s.z,
-                s.nu, s.lam, g_z, g_nu, g_lam, g_bound, g_slack, formed, s.diagonal);
+                s.nu, s.lam, g_z, g_nu, g_lam, g_bound, g_slack, formed,
+                {s.is_summed(kQ), s.is_summed(kG), s.is_summed(kA)}, s.diagonal);
     Tensor* const written[] = {&Q, &G, &h_lower, &h, &A, &b, &lb, &ub};
     for (size_t j = 0; j < kOrder.size(); ++j) {
       const size_t i = kOrder[j];
-      if (formed[j]) grads[i] = at::sum_to(std::move(*written[j]), s.shape(i));
+      if (!formed[j]) continue;
+      grads[i] = s.is_summed(i) ? written[j]->view(s.shape(i))
+                                : at::sum_to(std::move(*written[j]), s.shape(i));
     }
     return {std::move(d_z), std::move(d_nu), std::move(d_lam), std::move(d_bound), std::move(info)};
   }

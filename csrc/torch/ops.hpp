@@ -7,8 +7,9 @@
 //   empty(shape, dtype)                       a fresh contiguous tensor
 //   solve(problem, settings, solution)        the whole batch; so do
 //   kkt(system)
-//   gradients(batch, entries)                 entries: how many of one member are written
+//   gradients(batch, entries)                 entries: how many of one member are written or summed
 //   kkt_gradients(system, batch, entries)     both, one after the other for a member
+//   sums_gradients(entries)                   whether the two above sum so many
 //   lpgd_move(batch), lpgd_difference(batch)
 //
 // The outputs are complete when the call returns, or, on a device with streams, in the order of the

@@ -21,6 +21,10 @@ namespace {
 constexpr int64_t kGrain = 32768;           // entries that are worth a thread
 constexpr size_t kKept = size_t{64} << 20;  // scratch bytes that all threads together keep
 
+/// Entries of one member's matrices up to which their sums are formed beside its gradients; from there
+/// on a matrix product is as fast, and takes no memory per thread.
+constexpr int64_t kLargestSum = int64_t{1} << 16;
+
 /// The scratch memory of one thread, kept for its next call: fresh pages can cost a call as much as
 /// its work.
 class Workspace {
@@ -116,10 +120,15 @@ class Cpu {
                   });
   }
 
+  /// Whether sums over the batch of matrices with so many entries are formed on the way.
+  static bool sums_gradients(int64_t entries) { return entries <= kLargestSum; }
+
   template <class T>
   void gradients(const GradientBatch<T>& batch, int64_t entries) const {
-    for_each_range(batch.size, entries,
-                   [&](int64_t begin, int64_t end) { cpu::gradient_batch(batch, begin, end); });
+    const int64_t unit = std::max<int64_t>(1, batch.sums.part);  // a part is one thread's
+    for_each_range(at::divup(batch.size, unit), unit * entries, [&](int64_t begin, int64_t end) {
+      cpu::gradient_batch(batch, begin * unit, std::min(end * unit, batch.size));
+    });
   }
 
   /// The gradients of a pack's members directly after its systems: what they are made of is at hand
@@ -128,7 +137,8 @@ class Cpu {
   void kkt_gradients(const KktBatch<T>& system, const GradientBatch<T>& batch,
                      int64_t /*entries*/) const {
     const int64_t width = cpu::members_per_pack<T>(system.dims);
-    for_each_part(system.size, width, cpu::kkt_workspace_bytes<T>(system.dims),
+    for_each_part(system.size, std::max(width, batch.sums.part),
+                  cpu::kkt_workspace_bytes<T>(system.dims),
                   [&](int64_t begin, int64_t end, void* workspace) {
                     for (; begin < end; begin += width) {
                       const int64_t next = std::min(begin + width, end);

@@ -58,6 +58,9 @@ class Cuda {
     C10_CUDA_CHECK(cuda::kkt_batch(system, device_, scratch.mutable_data_ptr(), stream_));
   }
 
+  /// Sums over the batch are matrix products.
+  static bool sums_gradients(int64_t /*entries*/) { return false; }
+
   template <class T>
   void gradients(const GradientBatch<T>& batch, int64_t entries) const {
     if (batch.size == 0 || entries == 0) return;

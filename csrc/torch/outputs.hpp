@@ -53,7 +53,8 @@ struct AdjointOutputs {
   }
 };
 
-/// The gradients of the parameters that are wanted, in the order of parameter_gradients.
+/// The gradients of the parameters that are wanted of every member, in the order of
+/// parameter_gradients.
 struct GradientOutputs {
   std::array<bool, 8> wanted;
   std::array<Tensor, 8> grads;

@@ -80,14 +80,16 @@ TORCH_LIBRARY(torchqp, m) {
   //
   //   in   z, nu, lam, active, status: from solve     d_z, d_nu, d_lam, d_bound: from kkt_solve
   //   in   g_slack [*, m]: cotangent of the slack     wanted: Q, G, h_lower, h, A, b, lb, ub
+  //   in   summed: which of Q, G, A all members share
   //   out  grad_*: with the batch shape [*] each, also where the batch shares the argument, whose
-  //        gradient is the sum; [0] where `wanted` is false
+  //        gradient is the sum; the sum over the batch, without [*], where `summed`; [0] where
+  //        `wanted` is false
   //
   // Outputs are fresh and contiguous. The operator has no derivative of its own.
   m.def(
       "parameter_gradients(Tensor z, Tensor nu, Tensor lam, Tensor d_z, Tensor d_nu, Tensor d_lam,"
       " Tensor? d_bound, Tensor? g_slack, Tensor active, Tensor status, bool[8] wanted,"
-      " bool diagonal)"
+      " bool[3] summed, bool diagonal)"
       " -> (Tensor grad_Q, Tensor grad_G, Tensor grad_h_lower, Tensor grad_h, Tensor grad_A,"
       " Tensor grad_b, Tensor grad_lb, Tensor grad_ub)",
       {at::Tag::pt2_compliant_tag});
@@ -96,7 +98,7 @@ TORCH_LIBRARY(torchqp, m) {
   m.def(
       "kkt_gradients(Tensor Q, Tensor? G, Tensor? A, Tensor active, Tensor status, Tensor? factor,"
       " Tensor z, Tensor nu, Tensor lam, Tensor g_z, Tensor? g_nu, Tensor? g_lam, Tensor? g_bound,"
-      " Tensor? g_slack, bool[8] wanted, bool diagonal)"
+      " Tensor? g_slack, bool[8] wanted, bool[3] summed, bool diagonal)"
       " -> (Tensor d_z, Tensor d_nu, Tensor d_lam, Tensor d_bound, Tensor info, Tensor grad_Q,"
       " Tensor grad_G, Tensor grad_h_lower, Tensor grad_h, Tensor grad_A, Tensor grad_b,"
       " Tensor grad_lb, Tensor grad_ub)",

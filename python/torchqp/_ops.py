@@ -156,6 +156,7 @@ def _fake_parameter_gradients(
     active: Tensor,
     status: Tensor,
     wanted: list[bool],
+    summed: list[bool],
     diagonal: bool,
 ) -> tuple[Tensor, ...]:
     n, m, p = z.shape[-1], lam.shape[-1], nu.shape[-1]
@@ -163,15 +164,17 @@ def _fake_parameter_gradients(
     leading += [t.shape[:-1] for t in (d_bound, g_slack) if t is not None]
     batch = torch.broadcast_shapes(*leading)
     cores = ((n,) if diagonal else (n, n), (m, n), (m,), (m,), (p, n), (p,), (n,), (n,))
+    sums = (summed[0], summed[1], False, False, summed[2], False, False, False)
     shapes = [
-        (*batch, *core) if formed else (0,) for core, formed in zip(cores, wanted, strict=True)
+        ((*core,) if whole else (*batch, *core)) if formed else (0,)
+        for core, formed, whole in zip(cores, wanted, sums, strict=True)
     ]
     return tuple(z.new_empty(shape) for shape in shapes)
 
 
 def _fake_kkt_gradients(*inputs: Any) -> tuple[Tensor, ...]:
     *matrices, active, status, factor, z, nu, lam, g_z = inputs[:10]
-    *g, g_slack, wanted, diagonal = inputs[10:]
+    *g, g_slack, wanted, summed, diagonal = inputs[10:]
     # Leading dimensions that only the solution or the slack's cotangent has are those of all.
     vectors = [t for t in (z, nu, lam, g_z, g_slack) if t is not None]
     batch = torch.broadcast_shapes(*(t.shape[:-1] for t in vectors))
@@ -179,7 +182,7 @@ def _fake_kkt_gradients(*inputs: Any) -> tuple[Tensor, ...]:
     system = (*matrices, active, status, factor, g_z, *g, diagonal)
     d_z, d_nu, d_lam, d_bound, info = _fake_kkt_solve(*system)
     grads = _fake_parameter_gradients(
-        z, nu, lam, d_z, d_nu, d_lam, d_bound, g_slack, active, status, wanted, diagonal
+        z, nu, lam, d_z, d_nu, d_lam, d_bound, g_slack, active, status, wanted, summed, diagonal
     )
     return (d_z, d_nu, d_lam, d_bound, info, *grads)
 

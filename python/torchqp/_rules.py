@@ -12,7 +12,7 @@ kkt_solve(cotangents):
 and are read as z = 0: no NaN reaches a product.
 
 Where no further derivative can be asked for, one pass of the operator `parameter_gradients` writes
-what is needed; else, and for shared matrices, products do.
+what is needed; else, and for matrices that some members share, products do.
 """
 
 from __future__ import annotations
@@ -169,6 +169,13 @@ class Saved:
         """Whether the problem has this parameter."""
         return self._shapes[_INDEX[name]] is not None
 
+    def is_summed(self, name: str) -> bool:
+        """Whether all members have one matrix."""
+        if not self.present(name) or core_of(name, self.diagonal) == 1:
+            return False
+        own = self.own(name)
+        return own != self.status.shape and all(size == 1 for size in own)
+
     def own(self, name: str) -> Sequence[int]:
         """Leading dimensions of a parameter."""
         shape = self._shapes[_INDEX[name]]
@@ -232,22 +239,28 @@ def written_gradients(
 ) -> dict[str, Tensor]:
     """What one pass over the members writes of these gradients, for z, nu, lam in `solution`.
 
-    Nothing where a derivative of the result can be asked for, not q, and no shared matrix, for
-    which it would be one matrix per member.
+    Nothing where a derivative of the result can be asked for, not q, and no matrix that some
+    members share, for which it would be one matrix per member.
     """
     if is_differentiated(*solution, *adjoint, g_slack):
         return {}
     batch = saved.status.shape
+    summed = [saved.is_summed(name) for name in _MATRICES]
+    whole = dict(zip(_MATRICES, summed, strict=True))
     formed = [
-        name in names and (name not in _MATRICES or saved.own(name) == batch) for name in _WRITTEN
+        name in names and (name not in whole or whole[name] or saved.own(name) == batch)
+        for name in _WRITTEN
     ]
     if not any(formed):
         return {}
-    grads = _write(
-        *solution[:3], *adjoint, g_slack, saved.active, saved.status, formed, saved.diagonal
-    )
+    options = (formed, summed, saved.diagonal)
+    grads = _write(*solution[:3], *adjoint, g_slack, saved.active, saved.status, *options)
     return {
-        name: grad if name in _MATRICES else sum_to(grad, saved.own(name), 1)
+        name: grad.reshape(*saved.own(name), *grad.shape[-2:])
+        if whole.get(name)
+        else grad
+        if name in whole
+        else sum_to(grad, saved.own(name), 1)
         for name, wanted, grad in zip(_WRITTEN, formed, grads, strict=True)
         if wanted
     }

@@ -230,12 +230,15 @@ def gradient_arguments(problem, wanted=(True,) * 8, slack=True):
         out.active,
         out.status,
         [a and b for a, b in zip(present, wanted, strict=True)],
+        [False] * 3,
         isinstance(problem["Q"], torchqp.Diag),
     )
 
 
-def products(z, nu, lam, d_z, d_nu, d_lam, d_bound, g_slack, active, status, wanted, diagonal):
-    """What `parameter_gradients` is to write, in plain torch."""
+def products(
+    z, nu, lam, d_z, d_nu, d_lam, d_bound, g_slack, active, status, wanted, _summed, diagonal
+):
+    """What `parameter_gradients` is to write of every member, in plain torch."""
     live = (status <= 1).unsqueeze(-1)
     z, nu, lam = (torch.where(live, t, 0.0) for t in (z, nu, lam))
 
@@ -297,7 +300,7 @@ def test_parameter_gradients_of_any_size_layout_and_leading_dimensions(dtype):
         vectors = [torch.randn(*batch, size, dtype=dtype) for size in sizes]
         active = torch.randint(-1, 2, (*batch, m + n), dtype=torch.int8)
         status = torch.randint(0, 4, batch, dtype=torch.int32)
-        args = (*vectors, active, status, [True] * 8, False)
+        args = (*vectors, active, status, [True] * 8, [False] * 3, False)
         args[3][status > 1], args[4][status > 1], args[5][status > 1] = 0, 0, 0
         args[6][status > 1] = 0
         for t in args[:3]:
@@ -350,6 +353,91 @@ def test_parameter_gradients_names_what_is_wrong():
             OPS.parameter_gradients(*wrong)
 
 
+def summed_arguments(batch, n, m, p, dtype, diagonal=False):
+    """Random arguments of `parameter_gradients` for sums over the batch; every fifth failed."""
+    vectors = [torch.randn(*batch, size, dtype=dtype) for size in (n, p, m, n, p, m, n, m)]
+    status = torch.zeros(batch, dtype=torch.int32)
+    status.view(-1)[4::5] = 2
+    for t in vectors[:3]:
+        t[status == 2] = torch.nan
+    for t in vectors[3:7]:
+        t[status == 2] = 0
+    active = torch.randint(-1, 2, (*batch, m + n), dtype=torch.int8)
+    return (*vectors, active, status, [True] * 8, [True] * 3, diagonal)
+
+
+MATRICES = (0, 1, 4)  # their places among the gradients
+
+
+def summed_products(args):
+    """The sums over the batch of what `parameter_gradients` writes of every member, in float64."""
+    members = products(
+        *(t.double() if torch.is_tensor(t) and t.is_floating_point() else t for t in args)
+    )
+    core = (1 if args[12] else 2, 2, 2)
+    return [
+        members[i].reshape(args[9].numel(), *members[i].shape[-k:]).sum(0)
+        for i, k in zip(MATRICES, core, strict=True)
+    ]
+
+
+# The last has more entries than are summed beside the members, the one before more columns than are
+# at hand at once.
+@pytest.mark.parametrize(
+    ("batch", "n", "m", "p"),
+    [
+        ((), 3, 2, 1),
+        ((1,), 1, 1, 1),
+        ((7,), 10, 10, 0),
+        ((40, 60), 9, 17, 4),
+        ((0,), 4, 3, 2),
+        ((70,), 130, 33, 5),
+        ((9,), 270, 30, 7),
+    ],
+)
+@pytest.mark.parametrize("diagonal", [False, True])
+def test_gradients_of_shared_matrices_are_the_sums(batch, n, m, p, diagonal, dtype):
+    torch.manual_seed(2)
+    args = summed_arguments(batch, n, m, p, dtype, diagonal)
+    grads = OPS.parameter_gradients(*args)
+    for i, expected in zip(MATRICES, summed_products(args), strict=True):
+        assert grads[i].shape == expected.shape and grads[i].dtype == dtype
+        scale = 1 + float(expected.abs().max()) if expected.numel() else 1.0
+        rounding = (8 if dtype == torch.float32 else 64) * torch.finfo(dtype).eps
+        torch.testing.assert_close(
+            grads[i].double(), expected, rtol=rounding, atol=rounding * scale
+        )
+    if not diagonal:
+        assert torch.equal(grads[0], grads[0].mT)
+    # What is not summed stays as it is.
+    apart = OPS.parameter_gradients(*args[:11], [False] * 3, diagonal)
+    for i in set(range(8)) - set(MATRICES):
+        assert torch.equal(grads[i], apart[i])
+    test_utils = ("test_schema", "test_faketensor")
+    torch.library.opcheck(OPS.parameter_gradients.default, args, test_utils=test_utils)
+
+
+@pytest.mark.parametrize("i", range(3))
+def test_one_matrix_is_summed_and_the_others_are_not(i):
+    args = summed_arguments((50,), 6, 4, 2, torch.float64)
+    summed = [j == i for j in range(3)]
+    grads, expected = OPS.parameter_gradients(*args[:11], summed, False), summed_products(args)
+    for j, place in enumerate(MATRICES):
+        total = grads[place] if j == i else grads[place].sum(0)
+        assert (grads[place].dim() == 2) == (j == i)
+        torch.testing.assert_close(total, expected[j], rtol=1e-12, atol=1e-12)
+
+
+def test_the_sums_have_the_same_bits_for_any_number_of_threads():
+    args = summed_arguments((3000,), 12, 9, 3, torch.float64)
+    torch.set_num_threads(1)
+    one = OPS.parameter_gradients(*args)
+    for threads in (2, 3, 7):
+        torch.set_num_threads(threads)
+        for a, b in zip(one, OPS.parameter_gradients(*args), strict=True):
+            assert torch.equal(a, b)
+
+
 def both_arguments(problem):
     """Positional arguments of `kkt_solve`, of `parameter_gradients` and of the two in one."""
     gradients = gradient_arguments(problem)
@@ -363,11 +451,15 @@ def both_arguments(problem):
 
 
 @pytest.mark.parametrize("name", VARIANTS)
-def test_kkt_gradients_are_those_of_the_two_operators(name):
+@pytest.mark.parametrize("summed", [False, True])
+def test_kkt_gradients_are_those_of_the_two_operators(name, summed):
     system, gradients, both = both_arguments(VARIANTS[name])
+    options = ([summed] * 3, both[-1])
     d = OPS.kkt_solve(*system)
     bound = d[3] if gradients[6] is not None else None
-    expected = (*d, *OPS.parameter_gradients(*gradients[:3], *d[:3], bound, *gradients[7:]))
+    adjoint = (*gradients[:3], *d[:3], bound, *gradients[7:11], *options)
+    expected = (*d, *OPS.parameter_gradients(*adjoint))
+    both = (*both[:-2], *options)
     for one, other in zip(OPS.kkt_gradients(*both), expected, strict=True):
         assert torch.equal(one, other) and one.is_contiguous()
     torch.library.opcheck(
@@ -396,7 +488,7 @@ def test_threads_do_not_change_parameter_gradients():
     batch, n = 300, 40
     vectors = [torch.randn(batch, size) for size in (n, 3, 20, n, 3, 20, n, 20)]
     active = torch.randint(-1, 2, (batch, 20 + n), dtype=torch.int8)
-    args = (*vectors, active, torch.zeros(batch, dtype=torch.int32), [True] * 8, False)
+    args = (*vectors, active, torch.zeros(batch, dtype=torch.int32), [True] * 8, [False] * 3, False)
     torch.set_num_threads(1)
     one = OPS.parameter_gradients(*args)
     torch.set_num_threads(4)

@@ -101,8 +101,9 @@ def test_the_operators_refuse_two_devices_too(cuda):
         torch.ops.torchqp.kkt_solve(Q, None, None, active, status, None, q, *[None] * 3, False)
     none = q[:0]
     with pytest.raises(ValueError, match="parameter_gradients: expected status on device cuda:0"):
+        adjoint = (q, none, none, q, none, none, None, None)
         torch.ops.torchqp.parameter_gradients(
-            q, none, none, q, none, none, None, None, active.cuda(), status.cpu(), [True] * 8, False
+            *adjoint, active.cuda(), status.cpu(), [True] * 8, [False] * 3, False
         )
 
 
