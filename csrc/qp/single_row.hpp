@@ -132,6 +132,8 @@ TORCHQP_HD_CALL Residuals<Scalar> write_solution(const Team& team, const SingleR
 ///
 ///   in    data      not changed
 ///   out   result    written for the problems returned; anything for the others
+///   in    again     whether D is that of the last call, all of whose problems were returned
+///   kept  inverses  [np] from call to call, for `again`
 ///   work  c, w, numbers, more      [np]
 ///   returns         where the solution was found and its residuals, in the caller's units, meet
 ///                   the tolerances. The others (D not positive, data not finite, bounds that
@@ -144,12 +146,13 @@ TORCHQP_HD_CALL Residuals<Scalar> write_solution(const Team& team, const SingleR
 ///          over all. Every lane of the team goes through all entries. Never allocates.
 template <class Team, class Scalar>
 TORCHQP_HD_CALL MaskOf<Scalar> solve_single_row(const Team& team, const Data<Scalar>& data,
-                                                const Settings& settings, Scalar* c, Scalar* w,
+                                                const Settings& settings, bool again,
+                                                Scalar* inverses, Scalar* c, Scalar* w,
                                                 Scalar* numbers, Scalar* more,
                                                 const Result<Scalar>& result) {
   const Scalar zero = broadcast<Scalar>(0), one = broadcast<Scalar>(1);
   const detail::SingleRow<Scalar> row(data, c, w);
-  const detail::RowStart<Scalar> start = detail::prepare_row(team, row);
+  const detail::RowStart<Scalar> start = detail::prepare_row(team, row, inverses, again);
   detail::RowRoot<Scalar> root{zero, zero, zero, zero, start.usable};
   if (row.row) root = detail::find_root(team, row, start, numbers, more);
   const Residuals<Scalar> r =

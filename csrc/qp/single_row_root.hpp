@@ -149,8 +149,10 @@ struct RowStart {
   MaskOf<Scalar> falls;   ///< lb = 0 and w >= 0: once at its bound, a variable stays as nu rises
 };
 
+/// `inverses` keeps 1 / D, which is there already where D is that of the last problems, `again`.
 template <class Team, class Scalar>
-TORCHQP_HD_CALL RowStart<Scalar> prepare_row(const Team& team, const SingleRow<Scalar>& r) {
+TORCHQP_HD_CALL RowStart<Scalar> prepare_row(const Team& team, const SingleRow<Scalar>& r,
+                                             Scalar* inverses, bool again) {
   const Scalar zero = broadcast<Scalar>(0);
   const Scalar infinity = broadcast<Scalar>(std::numeric_limits<double>::infinity());
   auto usable = r.row_lower <= r.row_upper;
@@ -159,7 +161,7 @@ TORCHQP_HD_CALL RowStart<Scalar> prepare_row(const Team& team, const SingleRow<S
   Scalar least = zero, most = zero, most_slope = zero;  // of the row; above lb, of one variable
   TORCHQP_ROLLED
   for (int i = 0; i < r.n; ++i) {
-    const Scalar inverse = reciprocal(r.D[i]), rough = r.q[i] * inverse;
+    const Scalar inverse = again ? inverses[i] : reciprocal(r.D[i]), rough = r.q[i] * inverse;
     Scalar c = zero - fused(fnma(r.D[i], rough, r.q[i]), inverse, rough), w = zero;
     if (r.row) w = r.a[i] * inverse;
     usable = both(usable, r.D[i] > zero);
@@ -182,7 +184,10 @@ TORCHQP_HD_CALL RowStart<Scalar> prepare_row(const Team& team, const SingleRow<S
       most = select(larger, reach, most);
       most_slope = select(larger, r.a[i] * w, most_slope);
     }
-    if (i % team.size() == team.lane()) r.c[i] = c, r.w[i] = w;
+    if (i % team.size() == team.lane()) {
+      r.c[i] = c, r.w[i] = w;
+      if (!again) inverses[i] = inverse;  // other lanes read it now
+    }
   }
   team.template sync<Site::kSingleRow>();
   Scalar start = (value - r.row_upper) / slope;

@@ -191,8 +191,8 @@ TORCHQP_HD_CALL Prepared solve(const Team& team, Solver<Scalar>& solver, bool wa
   auto direct = broadcast_mask<Scalar>(false);
   if (has_single_row(s)) {
     const Iterate<Scalar>& work = solver.it;
-    direct = solve_single_row(team, solver.data, solver.settings, work.dz, work.Qz, work.r_d,
-                              work.Ctlam, solver.result);
+    direct = solve_single_row(team, solver.data, solver.settings, prepared != Prepared::kNothing,
+                              work.Atnu, work.dz, work.Qz, work.r_d, work.Ctlam, solver.result);
     if (all(direct)) return Prepared::kFactor;  // matrices as they were loaded
     prepared = Prepared::kNothing;
   }
