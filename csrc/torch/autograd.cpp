@@ -17,42 +17,15 @@
 
 #include "torchqp/autograd.h"
 
-#include <ATen/ExpandUtils.h>
-#include <ATen/TensorOperators.h>
-#include <ATen/core/LegacyTypeDispatch.h>
-#include <ATen/core/dispatch/Dispatcher.h>
-#include <ATen/ops/matmul.h>
-#include <ATen/ops/where.h>
 #include <ATen/ops/zeros.h>
-#include <c10/core/impl/LocalDispatchKeySet.h>
-#include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>
 
-#include <array>
-#include <string_view>
-#include <tuple>
-#include <utility>
-#include <vector>
-
-#include "core/status.hpp"
 #include "torch/backward_watch.hpp"
-#include "torch/outer_products.hpp"
+#include "torch/solved.hpp"
 
 namespace torchqp {
 namespace torch_ops {
 
-using OptionalTensor = std::optional<Tensor>;
-using torch::autograd::AutogradContext;
-using torch::autograd::variable_list;
-
-using SolveOutputs = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor,
-                                Tensor, Tensor, Tensor>;
-using SolveSchema = SolveOutputs(
-    const Tensor&, const Tensor&, const OptionalTensor&, const OptionalTensor&,
-    const OptionalTensor&, const OptionalTensor&, const OptionalTensor&, const OptionalTensor&,
-    const OptionalTensor&, const OptionalTensor&, const OptionalTensor&, const OptionalTensor&,
-    const OptionalTensor&, const OptionalTensor&, bool, std::string_view, at::ArrayRef<double>,
-    double, double, int64_t, bool, bool, bool, bool);
 using KktOutputs = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor>;
 using KktSchema = KktOutputs(const Tensor&, const OptionalTensor&, const OptionalTensor&,
                              const Tensor&, const Tensor&, const OptionalTensor&, const Tensor&,
@@ -66,66 +39,6 @@ using KktGradientsSchema = KktGradients(const Tensor&, const OptionalTensor&, co
                                         const OptionalTensor&, const OptionalTensor&,
                                         const OptionalTensor&, const OptionalTensor&,
                                         std::array<bool, 8>, std::array<bool, 3>, bool);
-
-template <class Schema>
-c10::TypedOperatorHandle<Schema> operator_named(const char* name) {
-  return c10::Dispatcher::singleton().findSchemaOrThrow(name, "").typed<Schema>();
-}
-
-/// The differentiable arguments of solve, in the order of its schema.
-enum : size_t { kQ, kq, kG, kHLower, kH, kA, kB, kLb, kUb, kParameters };
-
-/// What a derivative holds constant.
-struct Fixed {
-  OptionalTensor z0 = {}, nu0 = {}, lam0 = {}, lam_lb0 = {}, lam_ub0 = {};
-  bool diagonal;
-  double eps_abs, eps_rel;
-  int64_t max_iter;
-  bool polish, best_iterate;
-};
-
-SolveOutputs call_solve(const Tensor& Q, const Tensor& q, const OptionalTensor& G,
-                        const OptionalTensor& h_lower, const OptionalTensor& h,
-                        const OptionalTensor& A, const OptionalTensor& b, const OptionalTensor& lb,
-                        const OptionalTensor& ub, const Fixed& fixed, bool save_factor) {
-  static const auto op = operator_named<SolveSchema>("torchqp::solve");
-  const at::AutoDispatchBelowADInplaceOrView guard;
-  return op.call(Q, q, G, h_lower, h, A, b, lb, ub, fixed.z0, fixed.nu0, fixed.lam0, fixed.lam_lb0,
-                 fixed.lam_ub0, fixed.diagonal, "kkt", {}, fixed.eps_abs, fixed.eps_rel,
-                 fixed.max_iter, fixed.polish, fixed.best_iterate, save_factor,
-                 /*near_start=*/true);
-}
-
-/// An undefined tensor is how autograd says "absent".
-OptionalTensor optional(const Tensor& tensor) {
-  return tensor.defined() ? OptionalTensor(tensor) : std::nullopt;
-}
-
-Tensor zero_unless(const Tensor& condition, const Tensor& value) {
-  return at::where(condition, value, at::Scalar(0));
-}
-
-Tensor plus(const Tensor& a, const Tensor& b) {
-  if (!a.defined()) return b;
-  return b.defined() ? a + b : a;
-}
-
-/// Whether a transform of torch.func is at work, as when a backward pass takes many cotangents at
-/// once.
-bool transforms() {
-  return c10::impl::tls_is_dispatch_key_included(c10::DispatchKey::FuncTorchDynamicLayerFrontMode);
-}
-
-/// Which gradients the caller wants, asked in the order of the arguments; absent ones have no edge.
-class Wanted {
- public:
-  explicit Wanted(AutogradContext* ctx) : ctx_(ctx) {}
-  bool next(bool present = true) { return present && ctx_->needs_input_grad(edge_++); }
-
- private:
-  AutogradContext* ctx_;
-  size_t edge_ = 0;
-};
 
 /// d = -K^-1 g as a function of Q, G, A and g.
 struct KktFunction : torch::autograd::Function<KktFunction> {
@@ -184,57 +97,6 @@ struct KktFunction : torch::autograd::Function<KktFunction> {
   }
 };
 
-/// What the derivative of a solve keeps beside its tensors.
-struct Kept : torch::CustomClassHolder {
-  bool diagonal;
-  std::array<std::optional<c10::DimVector>, kParameters> shapes;  // of the parameters
-};
-
-/// One solve as its derivative reads it.
-class Solved {
- public:
-  explicit Solved(AutogradContext* ctx)
-      : saved_(ctx->get_saved_variables()),
-        kept_(ctx->saved_data["kept"].toCapsule()),
-        diagonal(kept().diagonal) {
-    Wanted wanted(ctx);
-    for (size_t i = 0; i < kParameters; ++i) wants[i] = wanted.next(present(i));
-  }
-
-  bool present(size_t i) const { return kept().shapes[i].has_value(); }
-  at::IntArrayRef shape(size_t i) const { return *kept().shapes[i]; }
-  /// Whether every member has a parameter of its own.
-  bool is_batched(size_t i) const { return leading(i) == z.sizes().slice(0, z.dim() - 1); }
-  /// Whether all members have one matrix.
-  bool is_summed(size_t i) const {
-    return present(i) && core(i) == 2 && !is_batched(i) && c10::multiply_integers(leading(i)) == 1;
-  }
-  /// Where a member was solved, [*, 1].
-  Tensor solved() const {
-    return status.le(static_cast<int>(Status::kSolvedInaccurate)).unsqueeze(-1);
-  }
-  Tensor active_rows() const { return active.narrow(-1, 0, lam.size(-1)); }
-  /// Undefined without bounds.
-  Tensor active_bounds() const {
-    const int64_t m = lam.size(-1), n = z.size(-1);
-    return active.size(-1) == m ? Tensor() : active.narrow(-1, m, n);
-  }
-
- private:
-  size_t core(size_t i) const { return i == kG || i == kA || (i == kQ && !diagonal) ? 2 : 1; }
-  at::IntArrayRef leading(size_t i) const { return shape(i).slice(0, shape(i).size() - core(i)); }
-  const Kept& kept() const { return static_cast<const Kept&>(*kept_); }
-
-  variable_list saved_;
-  c10::intrusive_ptr<torch::CustomClassHolder> kept_;
-
- public:
-  const Tensor &Q = saved_[0], &G = saved_[1], &A = saved_[2], &z = saved_[3], &nu = saved_[4],
-               &lam = saved_[5], &active = saved_[6], &status = saved_[7], &factor = saved_[8];
-  const bool diagonal;
-  std::array<bool, kParameters> wants;
-};
-
 /// The solution as a function of all parameters.
 struct ExactSolve : torch::autograd::Function<ExactSolve> {
   /// Returns the outputs of the operator from z to residuals.
@@ -249,16 +111,9 @@ struct ExactSolve : torch::autograd::Function<ExactSolve> {
     ctx->mark_non_differentiable({status, iterations, residuals});
     ctx->save_for_backward(
         {Q, G.value_or(Tensor()), A.value_or(Tensor()), z, nu, lam, active, status, factor});
-    auto kept = c10::make_intrusive<Kept>();
-    kept->diagonal = fixed.diagonal;
-    const OptionalTensor* optional[] = {&G, &h_lower, &h, &A, &b, &lb, &ub};
-    kept->shapes[kQ] = Q.sizes();
-    kept->shapes[kq] = q.sizes();
-    for (size_t i = kG; i < kParameters; ++i) {
-      const OptionalTensor& given = *optional[i - kG];
-      if (given.has_value()) kept->shapes[i] = given->sizes();
-    }
-    ctx->saved_data["kept"] = c10::IValue::make_capsule(std::move(kept));
+    ctx->saved_data["kept"] = c10::IValue::make_capsule(c10::make_intrusive<Kept>(
+        fixed.diagonal, Q, q,
+        std::initializer_list<const OptionalTensor*>{&G, &h_lower, &h, &A, &b, &lb, &ub}));
     return {z, nu, lam, lam_lb, lam_ub, slack, status, iterations, residuals};
   }
 
@@ -266,11 +121,8 @@ struct ExactSolve : torch::autograd::Function<ExactSolve> {
     const Solved s(ctx);
     const c10::impl::ExcludeDispatchKeyGuard full_precision(c10::autocast_dispatch_keyset);
     const Tensor bounds = s.active_bounds();
-    Tensor g_z = g[0], g_slack, g_bound;
-    if (g[5].defined() && s.present(kH)) {
-      g_slack = zero_unless(s.solved(), g[5]);
-      g_z = plus(g_z, -product(s.G.mT(), g_slack.unsqueeze(-1)).squeeze(-1));
-    }
+    Tensor g_z = g[0], g_bound;
+    const Tensor g_slack = s.through_slack(g[5], g_z);
     if (!g_z.defined()) g_z = at::zeros(s.z.sizes(), s.z.options());
     if (g[3].defined() && s.present(kLb)) g_bound = zero_unless(bounds.lt(0), -g[3]);
     if (g[4].defined() && s.present(kUb)) g_bound = plus(g_bound, zero_unless(bounds.gt(0), g[4]));
@@ -295,13 +147,10 @@ struct ExactSolve : torch::autograd::Function<ExactSolve> {
   static variable_list write(const Solved& s, const Tensor& g_z, const OptionalTensor& g_nu,
                              const OptionalTensor& g_lam, const OptionalTensor& g_bound,
                              const OptionalTensor& g_slack, variable_list& grads) {
-    static constexpr std::array<size_t, 8> kOrder = {kQ, kG, kHLower, kH, kA, kB, kLb, kUb};
     std::array<bool, 8> formed;
     bool any = false;
-    for (size_t j = 0; j < kOrder.size(); ++j) {
-      const size_t i = kOrder[j];
-      const bool matrix = i == kQ || i == kG || i == kA;
-      formed[j] = s.wants[i] && (!matrix || s.is_batched(i) || s.is_summed(i));
+    for (size_t j = 0; j < formed.size(); ++j) {
+      formed[j] = s.is_written(kWrittenOrder[j]);
       any = any || formed[j];
     }
     if (!any) {
@@ -315,14 +164,11 @@ struct ExactSolve : torch::autograd::Function<ExactSolve> {
     const at::AutoDispatchBelowADInplaceOrView guard;
     auto [d_z, d_nu, d_lam, d_bound, info, Q, G, h_lower, h, A, b, lb, ub] =
         op.call(s.Q, optional(s.G), optional(s.A), s.active, s.status, optional(s.factor), s.z,
-                s.nu, s.lam, g_z, g_nu, g_lam, g_bound, g_slack, formed,
-                {s.is_summed(kQ), s.is_summed(kG), s.is_summed(kA)}, s.diagonal);
+                s.nu, s.lam, g_z, g_nu, g_lam, g_bound, g_slack, formed, s.summed(), s.diagonal);
     Tensor* const written[] = {&Q, &G, &h_lower, &h, &A, &b, &lb, &ub};
-    for (size_t j = 0; j < kOrder.size(); ++j) {
-      const size_t i = kOrder[j];
-      if (!formed[j]) continue;
-      grads[i] = s.is_summed(i) ? written[j]->view(s.shape(i))
-                                : at::sum_to(std::move(*written[j]), s.shape(i));
+    for (size_t j = 0; j < formed.size(); ++j) {
+      const size_t i = kWrittenOrder[j];
+      if (formed[j]) grads[i] = s.reduced(i, std::move(*written[j]));
     }
     return {std::move(d_z), std::move(d_nu), std::move(d_lam), std::move(d_bound), std::move(info)};
   }
@@ -361,14 +207,7 @@ ExactOutputs exact(const Tensor& Q, const Tensor& q, const OptionalTensor& G,
                    const OptionalTensor& h_lower, const OptionalTensor& h, const OptionalTensor& A,
                    const OptionalTensor& b, const OptionalTensor& lb, const OptionalTensor& ub,
                    const Fixed& fixed) {
-  const auto requires_grad = [](const OptionalTensor& tensor) {
-    return tensor && tensor->requires_grad();
-  };
-  const bool differentiable = at::GradMode::is_enabled() &&
-                              (Q.requires_grad() || q.requires_grad() || requires_grad(G) ||
-                               requires_grad(h_lower) || requires_grad(h) || requires_grad(A) ||
-                               requires_grad(b) || requires_grad(lb) || requires_grad(ub));
-  if (!differentiable) {
+  if (!is_differentiated(Q, q, {&G, &h_lower, &h, &A, &b, &lb, &ub})) {
     auto [z, nu, lam, lam_lb, lam_ub, slack, status, iterations, residuals, active, factor] =
         call_solve(Q, q, G, h_lower, h, A, b, lb, ub, fixed, /*save_factor=*/false);
     return {z, nu, lam, lam_lb, lam_ub, slack, status, iterations, residuals};

@@ -1,6 +1,6 @@
 // The operators of libtorchqp_ops. Kernels: ops_cpu.cpp. What other backends say: unsupported.cpp.
 // Fake kernels, autocast and derivative rules: python/torchqp/_ops.py. Derivatives for LibTorch
-// programs: autograd.cpp.
+// programs and eager calls: autograd.cpp, lpgd_autograd.cpp.
 
 #include <torch/library.h>
 
@@ -51,6 +51,16 @@ TORCH_LIBRARY(torchqp, m) {
       " Tensor? lb, Tensor? ub,"
       " Tensor? z0, Tensor? nu0, Tensor? lam0, Tensor? lam_lb0, Tensor? lam_ub0,"
       " bool diagonal, float eps_abs, float eps_rel, int max_iter, bool polish, bool best_iterate)"
+      " -> (Tensor z, Tensor nu, Tensor lam, Tensor lam_lb, Tensor lam_ub, Tensor slack,"
+      " Tensor status, Tensor iterations, Tensor residuals)");
+
+  // As solve_exact, with the LPGD derivative; `backward_options` as in solve.
+  m.def(
+      "solve_lpgd(Tensor Q, Tensor q, Tensor? G, Tensor? h_lower, Tensor? h, Tensor? A, Tensor? b,"
+      " Tensor? lb, Tensor? ub,"
+      " Tensor? z0, Tensor? nu0, Tensor? lam0, Tensor? lam_lb0, Tensor? lam_ub0,"
+      " bool diagonal, float[] backward_options,"
+      " float eps_abs, float eps_rel, int max_iter, bool polish, bool best_iterate)"
       " -> (Tensor z, Tensor nu, Tensor lam, Tensor lam_lb, Tensor lam_ub, Tensor slack,"
       " Tensor status, Tensor iterations, Tensor residuals)");
 

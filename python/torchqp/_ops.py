@@ -1,7 +1,7 @@
 """The operators in Python: fake kernels, autocast, vmap and derivative rules of torch.ops.torchqp.
 
-`solve`, `kkt_solve` and, for plain eager calls, `solve_exact` are what the package calls; schemas,
-kernels and the derivative of `solve_exact` are in csrc/torch.
+`solve`, `kkt_solve` and, for plain eager calls, `solve_exact` and `solve_lpgd` are what the package
+calls; schemas, kernels and the derivatives of the latter two are in csrc/torch.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from torchqp._rules import (  # noqa: E402
 )
 from torchqp._smoothed import smoothed_gradients  # noqa: E402
 
-__all__ = ["kkt_solve", "solve", "solve_exact"]
+__all__ = ["kkt_solve", "solve", "solve_exact", "solve_lpgd"]
 
 
 # Which parameters a mode's derivatives read.
@@ -200,4 +200,5 @@ for _op, _fake in (
 
 
 solve_exact = torch.ops.torchqp.solve_exact.default
+solve_lpgd = torch.ops.torchqp.solve_lpgd.default
 solve = differentiable(SolveRule)

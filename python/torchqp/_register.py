@@ -4,8 +4,9 @@
 operator, but torch.func.grad, jacrev, jvp and hessian refuse it. `torch.autograd.Function` with
 `setup_context`, `vmap` and `jvp` serves eager mode and all of torch.func, but Dynamo refuses a
 Function that defines `jvp`, and cannot trace vmap over one that defines `vmap`. So calls pick by
-`torch.compiler.is_compiling()`. Where there is a derivative in C++ (`torchqp::solve_exact`), plain
-eager calls do without either: a backward pass in Python takes as long as a hundred small problems.
+`torch.compiler.is_compiling()`. Where there is a derivative in C++ (`torchqp::solve_exact`,
+`solve_lpgd`), plain eager calls do without either: a backward pass in Python takes as long as a
+hundred small problems.
 Not covered by any, and refused: torch.func.grad, jvp and the like inside torch.compile (outside of
 it, on functions that are not compiled, they work).
 """

@@ -11,7 +11,7 @@ from torch import Tensor
 from torchqp._batch import autocasts
 from torchqp._checks import check_problem
 from torchqp._elastic import check_elastic, soften
-from torchqp._ops import solve, solve_exact
+from torchqp._ops import solve, solve_exact, solve_lpgd
 from torchqp._register import is_plain
 from torchqp.backward import Backward, resolve_backward
 from torchqp.settings import Settings, check_settings
@@ -199,8 +199,12 @@ def _solve(
     """Checks everything and calls the operator."""
     tensors = (*problem, *_start(warm_start, problem))
     options = (*settings.resolve(problem[0].dtype), on_failure == "best")
-    if is_plain() and (backward.name == "kkt" or not torch.is_grad_enabled()):
-        return _solve_plain(tensors, diagonal, options)
+    if is_plain():
+        if backward.name == "kkt" or not torch.is_grad_enabled():
+            return _solve_plain(solve_exact, tensors, (diagonal, *options))
+        if backward.name == "lpgd":
+            arguments = (diagonal, backward.options(), *options)
+            return _solve_plain(solve_lpgd, tensors, arguments)
     check_problem(*tensors, diagonal=diagonal)
     save_factor = (
         backward.name == "kkt"
@@ -213,17 +217,17 @@ def _solve(
 
 
 def _solve_plain(
-    tensors: Sequence[Any], diagonal: bool, options: Sequence[Any]
+    operator: Any, tensors: Sequence[Any], options: Sequence[Any]
 ) -> tuple[Tensor, ...]:
-    """By the operator whose derivative is in C++.
+    """By an operator whose derivative is in C++; `options` start with `diagonal`.
 
     For few small problems Python is most of the time, and the operator makes the same checks: here
     they are only for the message of a call that did not pass them.
     """
     try:
-        out: tuple[Tensor, ...] = solve_exact(*tensors, diagonal, *options)
+        out: tuple[Tensor, ...] = operator(*tensors, *options)
     except (TypeError, ValueError, RuntimeError):
-        complaint = _complaint(tensors, diagonal)
+        complaint = _complaint(tensors, options[0])
         if complaint is None:
             raise
         raise complaint from None

@@ -528,8 +528,41 @@ def test_the_pass_over_the_members_gives_the_gradients_of_the_products(mode, dia
         assert one.abs().max() > 1e-4 or mode == "smoothed", name
 
 
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("diagonal", [False, True])
 @pytest.mark.parametrize(
-    ("mode", "name"), [("kkt", "ExactSolve"), ("smoothed", "SolveRule"), ("lpgd", "SolveRule")]
+    "shared", [(), ("G", "lb"), ("Q", "q", "G", "h", "h_lower", "A", "b", "lb", "ub")]
+)
+def test_an_eager_backward_pass_is_that_of_torch_func(mode, diagonal, shared):
+    # The one is in C++ for two of the modes, the other in Python.
+    from small_problems import NAMES, solve
+
+    batch = (2, 3) if len(shared) < len(ORDER) else ()
+    args = tensors(everything(batch=batch, shared=shared, diagonal=diagonal))
+
+    def outputs(*args):
+        return solve(*args, diagonal=diagonal, backward=mode)[:6]
+
+    out = outputs(*args)
+    torch.manual_seed(4)
+    weights = tuple(torch.randn_like(t) for t in out)
+    for kept in (range(6), (0,), (5,), (1, 4)):
+        cotangents = tuple(w if i in kept else torch.zeros_like(w) for i, w in enumerate(weights))
+        some = [(out[i], weights[i]) for i in kept]
+        eager = torch.autograd.grad(
+            [t for t, _ in some],
+            args,
+            [w for _, w in some],
+            retain_graph=True,
+            materialize_grads=True,
+        )
+        _, pullback = torch.func.vjp(outputs, *(t.detach() for t in args))
+        for name, one, other in zip(NAMES, eager, pullback(cotangents), strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9, msg=f"{name}, {kept}")
+
+
+@pytest.mark.parametrize(
+    ("mode", "name"), [("kkt", "ExactSolve"), ("smoothed", "SolveRule"), ("lpgd", "LpgdSolve")]
 )
 def test_the_grad_fn_has_a_name(mode, name):
     q = torch.ones(2, requires_grad=True)
