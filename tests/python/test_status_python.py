@@ -64,6 +64,22 @@ def test_failed_members_contribute_exactly_zero_and_touch_nobody(mode, on_failur
     assert grads["G"].abs().max() > 0 and grads["Q"].abs().max() > 0
 
 
+@pytest.mark.parametrize("mode", ["kkt", "smoothed", "lpgd"])
+def test_failed_members_add_nothing_under_torch_func(mode):
+    args = leaves(mixed_outcomes())
+
+    def loss(args):
+        sol = torchqp.solve_qp(**args, backward=mode)
+        return sum(getattr(sol, name).square().sum() for name in FLOATS)
+
+    eager = torch.autograd.grad(loss(args), list(args.values()))
+    grads = torch.func.grad(loss)({name: value.detach() for name, value in args.items()})
+    for (name, grad), expected in zip(grads.items(), eager, strict=True):
+        assert torch.isfinite(grad).all(), name
+        torch.testing.assert_close(grad, expected, rtol=1e-9, atol=1e-9, msg=name)
+    assert grads["G"].abs().max() > 0 and grads["Q"].abs().max() > 0
+
+
 # torch 2.11 warns about its own use of torch.jit in forward mode.
 @pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
 def test_failed_members_have_zero_second_derivatives_and_tangents():
