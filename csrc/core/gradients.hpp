@@ -8,8 +8,8 @@
 namespace torchqp {
 
 /// Where the gradients of matrices that all members share are summed: in parts of the batch, each the
-/// sum over its members in their order, whichever thread adds it up. [parts, padded rows, stride],
-/// zero before the first member.
+/// sum over its members in their order, whichever thread adds it up. Layout [parts, padded(rows),
+/// padded(n)], zero before the first member.
 struct GradientSums {
   static constexpr int64_t kPadding = 8;   ///< rows and columns are padded to multiples of this
   static constexpr int64_t kMembers = 32;  ///< parts have a multiple of this many members

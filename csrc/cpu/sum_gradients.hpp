@@ -1,6 +1,6 @@
 #pragma once
 // The gradients of matrices that all members share, summed while the members' own are written: no
-// matrix per member, and no second pass over the adjoints.
+// matrix per member, and no second pass over the adjoints. Formulas and layout: core/gradients.hpp.
 
 #include <algorithm>
 #include <cstdint>
@@ -20,8 +20,9 @@ template <class T>
 class GradientSummer {
   static constexpr int W = kWidth<double>;
   using Wide = Pack<double, W>;
+  using Register = typename Wide::Register;
   static_assert(GradientSums::kPadding % W == 0);
-  static constexpr int kMembers = 8;   ///< members between reading and writing a sum
+  static constexpr int kGroup = 8;     ///< members between reading and writing a sum
   static constexpr int kColumns = 64;  ///< of as many members, at hand at once
   static constexpr int kRows = 4;      ///< sums in registers
   static_assert(GradientSums::kPadding % kRows == 0 && kColumns % W == 0);
@@ -37,7 +38,7 @@ class GradientSummer {
       return i;
     };
     for (int64_t i = next_solved(begin); i < end;) {
-      for (count_ = 0; count_ < kMembers && i < end; i = next_solved(i + 1))
+      for (count_ = 0; count_ < kGroup && i < end; i = next_solved(i + 1))
         members_[count_++].emplace(batch_, i);
       add_group(part);
     }
@@ -74,7 +75,7 @@ class GradientSummer {
   /// Adds the members' rows `first` .. first + count - 1.
   template <class RowOf>
   void add_rows(double* to, int64_t columns, int64_t first, int64_t count, const RowOf& row_of) {
-    double a[kMembers][kRows], b[kMembers][kRows];
+    double a[kGroup][kRows], b[kGroup][kRows];
     for (int k = 0; k < count_; ++k) {
       for (int r = 0; r < kRows; ++r) {
         const auto row = row_of(*members_[k], first + std::min<int64_t>(r, count - 1));
@@ -99,13 +100,11 @@ class GradientSummer {
     }
   }
 
-  using Register = typename Wide::Register;
-
   const GradientBatch<T>& batch_;
   int64_t stride_;
-  std::optional<MemberGradients<T>> members_[kMembers];
+  std::optional<MemberGradients<T>> members_[kGroup];
   int count_ = 0;
-  double left_[kMembers][kColumns], right_[kMembers][kColumns];
+  double left_[kGroup][kColumns], right_[kGroup][kColumns];
 };
 
 }  // namespace detail

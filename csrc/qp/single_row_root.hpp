@@ -93,8 +93,8 @@ struct RowValue {
 };
 
 /// Variables: All; or Listed, where all bounds below are zero, so that a variable that is not listed,
-/// as it is at its bound, is no term of the sums. Keeps the variables that no problem in `open` has
-/// there.
+/// as it is at its bound, is no term of the sums. Of those listed the ones are kept that some problem
+/// in `open` does not have there.
 template <class Scalar, class Variables>
 TORCHQP_HD_CALL RowValue<Scalar> row_value(const SingleRow<Scalar>& r, Scalar nu,
                                            MaskOf<Scalar> open, Variables& variables) {
@@ -150,6 +150,13 @@ struct RowStart {
 };
 
 /// `inverses` keeps 1 / D, which is there already where D is that of the last problems, `again`.
+///
+/// The second guess: a_k z_k(nu) is at most b less what the others take at least, so that for any k
+/// with a_k > 0 that no upper bound stops before
+///
+///   nu >= (a_k (c_k - lb_k) - (b - sum_i min a_i z_i)) / (a_k w_k);
+///
+/// k is where a_k (c_k - lb_k) is largest.
 template <class Team, class Scalar>
 TORCHQP_HD_CALL RowStart<Scalar> prepare_row(const Team& team, const SingleRow<Scalar>& r,
                                              Scalar* inverses, bool again) {

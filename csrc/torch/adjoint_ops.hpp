@@ -8,16 +8,16 @@
 #include <tuple>
 
 #include "torch/outputs.hpp"
+#include "torch/results.hpp"
 #include "torch/summed_gradients.hpp"
 
 namespace torchqp::torch_ops {
 
 template <class Machine>
-std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> kkt_solve(
-    const Tensor& Q, const OptionalTensor& G, const OptionalTensor& A, const Tensor& active,
-    const Tensor& status, const OptionalTensor& factor, const Tensor& g_z,
-    const OptionalTensor& g_nu, const OptionalTensor& g_lam, const OptionalTensor& g_bound,
-    bool diagonal) {
+KktOutputs kkt_solve(const Tensor& Q, const OptionalTensor& G, const OptionalTensor& A,
+                     const Tensor& active, const Tensor& status, const OptionalTensor& factor,
+                     const Tensor& g_z, const OptionalTensor& g_nu, const OptionalTensor& g_lam,
+                     const OptionalTensor& g_bound, bool diagonal) {
   const KktTensors tensors{Q, G, A, active, status, factor, g_z, g_nu, g_lam, g_bound, diagonal};
   const Batch batch = check_kkt(tensors);
   const Machine machine(Q);
@@ -34,16 +34,13 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> kkt_solve(
 inline std::array<bool, 3> take_sums(std::array<bool, 8>& wanted,
                                      const std::array<bool, 3>& summed) {
   std::array<bool, 3> sums;
-  constexpr std::array<size_t, 3> kPlaces = {0, 1, 4};
   for (size_t k = 0; k < sums.size(); ++k) {
-    bool& own = wanted[kPlaces[k]];
+    bool& own = wanted[kMatrixPlaces[k]];
     sums[k] = own && summed[k];
     own = own && !summed[k];
   }
   return sums;
 }
-
-using Gradients = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor>;
 
 template <class Machine>
 Gradients parameter_gradients(const Tensor& z, const Tensor& nu, const Tensor& lam,
@@ -68,9 +65,6 @@ Gradients parameter_gradients(const Tensor& z, const Tensor& nu, const Tensor& l
   });
   return std::tuple_cat(out.grads);
 }
-
-using KktGradients = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor,
-                                Tensor, Tensor, Tensor, Tensor, Tensor>;
 
 template <class Machine>
 KktGradients kkt_gradients(const Tensor& Q, const OptionalTensor& G, const OptionalTensor& A,

@@ -26,13 +26,10 @@
 namespace torchqp {
 namespace torch_ops {
 
-using KktOutputs = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor>;
 using KktSchema = KktOutputs(const Tensor&, const OptionalTensor&, const OptionalTensor&,
                              const Tensor&, const Tensor&, const OptionalTensor&, const Tensor&,
                              const OptionalTensor&, const OptionalTensor&, const OptionalTensor&,
                              bool);
-using KktGradients = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor,
-                                Tensor, Tensor, Tensor, Tensor, Tensor>;
 using KktGradientsSchema = KktGradients(const Tensor&, const OptionalTensor&, const OptionalTensor&,
                                         const Tensor&, const Tensor&, const OptionalTensor&,
                                         const Tensor&, const Tensor&, const Tensor&, const Tensor&,
@@ -180,16 +177,10 @@ struct ExactSolve : torch::autograd::Function<ExactSolve> {
     const auto open = [&](size_t i) { return s.wants[i] && !grads[i].defined(); };
     const auto put = [&](size_t i, const Tensor& grad) { grads[i] = at::sum_to(grad, s.shape(i)); };
     if (open(kQ) || open(kG) || open(kA)) {
-      // A failed member holds NaN, and NaN * 0 is NaN: its values are replaced before any product.
-      const Tensor solved = s.solved(), z = zero_unless(solved, s.z);
-      if (open(kQ)) grads[kQ] = gradient_of_Q(d_z, z, s.shape(kQ), s.diagonal);
-      if (open(kG)) {
-        const Tensor d_rows = g_slack.defined() ? d_lam - g_slack : d_lam;
-        const Tensor lam = zero_unless(solved, s.lam);
-        grads[kG] = gradient_of_rows(d_rows, z, lam, d_z, s.shape(kG));
-      }
-      if (open(kA))
-        grads[kA] = gradient_of_rows(d_nu, z, zero_unless(solved, s.nu), d_z, s.shape(kA));
+      const MatrixProducts products(s.solved(), s.z, s.nu, s.lam, d_z, d_nu, d_lam, g_slack);
+      if (open(kQ)) grads[kQ] = products.of_Q(s.shape(kQ), s.diagonal);
+      if (open(kG)) grads[kG] = products.of_G(s.shape(kG));
+      if (open(kA)) grads[kA] = products.of_A(s.shape(kA));
     }
     if (open(kq)) put(kq, d_z);
     if (open(kHLower)) put(kHLower, zero_unless(s.active_rows().lt(0), -d_lam));
@@ -200,30 +191,24 @@ struct ExactSolve : torch::autograd::Function<ExactSolve> {
   }
 };
 
-using ExactOutputs =
-    std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor>;
-
-ExactOutputs exact(const Tensor& Q, const Tensor& q, const OptionalTensor& G,
-                   const OptionalTensor& h_lower, const OptionalTensor& h, const OptionalTensor& A,
-                   const OptionalTensor& b, const OptionalTensor& lb, const OptionalTensor& ub,
-                   const Fixed& fixed) {
+SolutionOutputs exact(const Tensor& Q, const Tensor& q, const OptionalTensor& G,
+                      const OptionalTensor& h_lower, const OptionalTensor& h,
+                      const OptionalTensor& A, const OptionalTensor& b, const OptionalTensor& lb,
+                      const OptionalTensor& ub, const Fixed& fixed) {
   if (!is_differentiated(Q, q, {&G, &h_lower, &h, &A, &b, &lb, &ub})) {
-    auto [z, nu, lam, lam_lb, lam_ub, slack, status, iterations, residuals, active, factor] =
-        call_solve(Q, q, G, h_lower, h, A, b, lb, ub, fixed, /*save_factor=*/false);
-    return {z, nu, lam, lam_lb, lam_ub, slack, status, iterations, residuals};
+    return shown(call_solve(Q, q, G, h_lower, h, A, b, lb, ub, fixed, /*save_factor=*/false));
   }
-  variable_list out = ExactSolve::apply(Q, q, G, h_lower, h, A, b, lb, ub, fixed);
-  return {out[0], out[1], out[2], out[3], out[4], out[5], out[6], out[7], out[8]};
+  return shown(ExactSolve::apply(Q, q, G, h_lower, h, A, b, lb, ub, fixed));
 }
 
-ExactOutputs solve_exact(const Tensor& Q, const Tensor& q, const OptionalTensor& G,
-                         const OptionalTensor& h_lower, const OptionalTensor& h,
-                         const OptionalTensor& A, const OptionalTensor& b, const OptionalTensor& lb,
-                         const OptionalTensor& ub, const OptionalTensor& z0,
-                         const OptionalTensor& nu0, const OptionalTensor& lam0,
-                         const OptionalTensor& lam_lb0, const OptionalTensor& lam_ub0,
-                         bool diagonal, double eps_abs, double eps_rel, int64_t max_iter,
-                         bool polish, bool best_iterate) {
+SolutionOutputs solve_exact(const Tensor& Q, const Tensor& q, const OptionalTensor& G,
+                            const OptionalTensor& h_lower, const OptionalTensor& h,
+                            const OptionalTensor& A, const OptionalTensor& b,
+                            const OptionalTensor& lb, const OptionalTensor& ub,
+                            const OptionalTensor& z0, const OptionalTensor& nu0,
+                            const OptionalTensor& lam0, const OptionalTensor& lam_lb0,
+                            const OptionalTensor& lam_ub0, bool diagonal, double eps_abs,
+                            double eps_rel, int64_t max_iter, bool polish, bool best_iterate) {
   return exact(Q, q, G, h_lower, h, A, b, lb, ub,
                {z0, nu0, lam0, lam_lb0, lam_ub0, diagonal, eps_abs, eps_rel, max_iter, polish,
                 best_iterate});

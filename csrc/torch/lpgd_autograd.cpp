@@ -4,14 +4,13 @@
 
 #include <torch/library.h>
 
+#include "torch/args.hpp"
 #include "torch/backward_watch.hpp"
 #include "torch/solved.hpp"
 
 namespace torchqp::torch_ops {
 namespace {
 
-using LpgdOutputs = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor,
-                               Tensor, Tensor, Tensor>;
 using LpgdSchema = LpgdOutputs(const Tensor&, const Tensor&, const OptionalTensor&,
                                const OptionalTensor&, const OptionalTensor&, const OptionalTensor&,
                                const OptionalTensor&, const OptionalTensor&, const OptionalTensor&,
@@ -20,7 +19,6 @@ using LpgdSchema = LpgdOutputs(const Tensor&, const Tensor&, const OptionalTenso
                                const OptionalTensor&, const OptionalTensor&, const OptionalTensor&,
                                const OptionalTensor&, bool, double, bool, int64_t, double, double,
                                double, int64_t, bool);
-using Gradients = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor>;
 using GradientsSchema = Gradients(const Tensor&, const Tensor&, const Tensor&, const Tensor&,
                                   const Tensor&, const Tensor&, const OptionalTensor&,
                                   const OptionalTensor&, const Tensor&, const Tensor&,
@@ -38,6 +36,7 @@ struct LpgdOptions {
                       "solve_lpgd: expected backward_options of 4 numbers, got ", options.size());
     tau = options[0], relative = options[1] != 0;
     side = static_cast<int64_t>(options[2]), rho = options[3];
+    check_lpgd_options(tau, side, rho);
   }
 };
 
@@ -135,16 +134,18 @@ struct LpgdSolve : torch::autograd::Function<LpgdSolve> {
   static void write_matrices(const Solved& s, const std::array<Tensor, 6>& d,
                              variable_list& grads) {
     std::array<bool, 8> formed = {};
-    for (const size_t j : {0, 1, 4}) formed[j] = s.is_written(kWrittenOrder[j]);
-    if (!formed[0] && !formed[1] && !formed[4]) return;
+    for (const size_t j : kMatrixPlaces) formed[j] = s.is_written(kWrittenOrder[j]);
+    if (std::none_of(formed.begin(), formed.end(), [](bool wanted) { return wanted; })) return;
     static const auto op = operator_named<GradientsSchema>("torchqp::parameter_gradients");
     const at::AutoDispatchBelowADInplaceOrView guard;
-    auto [Q, G, h_lower, h, A, b, lb, ub] =
+    const auto [Q, G, h_lower, h, A, b, lb, ub] =
         op.call(d[0], d[1], d[2], d[3], d[4], d[5], std::nullopt, std::nullopt, s.active, s.status,
                 formed, s.summed(), s.diagonal);
-    if (formed[0]) grads[kQ] = s.reduced(kQ, std::move(Q));
-    if (formed[1]) grads[kG] = s.reduced(kG, std::move(G));
-    if (formed[4]) grads[kA] = s.reduced(kA, std::move(A));
+    const std::array<const Tensor*, 3> written = {&Q, &G, &A};
+    for (size_t k = 0; k < written.size(); ++k) {
+      const size_t j = kMatrixPlaces[k], i = kWrittenOrder[j];
+      if (formed[j]) grads[i] = s.reduced(i, *written[k]);
+    }
   }
 
   /// What the slack's cotangent adds to the gradients of G and h: -g z' and g.
@@ -157,25 +158,22 @@ struct LpgdSolve : torch::autograd::Function<LpgdSolve> {
   }
 };
 
-using Outputs = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor>;
-
-Outputs solve_lpgd(const Tensor& Q, const Tensor& q, const OptionalTensor& G,
-                   const OptionalTensor& h_lower, const OptionalTensor& h, const OptionalTensor& A,
-                   const OptionalTensor& b, const OptionalTensor& lb, const OptionalTensor& ub,
-                   const OptionalTensor& z0, const OptionalTensor& nu0, const OptionalTensor& lam0,
-                   const OptionalTensor& lam_lb0, const OptionalTensor& lam_ub0, bool diagonal,
-                   at::ArrayRef<double> backward_options, double eps_abs, double eps_rel,
-                   int64_t max_iter, bool polish, bool best_iterate) {
+SolutionOutputs solve_lpgd(const Tensor& Q, const Tensor& q, const OptionalTensor& G,
+                           const OptionalTensor& h_lower, const OptionalTensor& h,
+                           const OptionalTensor& A, const OptionalTensor& b,
+                           const OptionalTensor& lb, const OptionalTensor& ub,
+                           const OptionalTensor& z0, const OptionalTensor& nu0,
+                           const OptionalTensor& lam0, const OptionalTensor& lam_lb0,
+                           const OptionalTensor& lam_ub0, bool diagonal,
+                           at::ArrayRef<double> backward_options, double eps_abs, double eps_rel,
+                           int64_t max_iter, bool polish, bool best_iterate) {
   const Fixed fixed{z0,      nu0,     lam0,     lam_lb0, lam_ub0,     diagonal,
                     eps_abs, eps_rel, max_iter, polish,  best_iterate};
   const LpgdOptions options(backward_options);
   if (!is_differentiated(Q, q, {&G, &h_lower, &h, &A, &b, &lb, &ub})) {
-    auto [z, nu, lam, lam_lb, lam_ub, slack, status, iterations, residuals, active, factor] =
-        call_solve(Q, q, G, h_lower, h, A, b, lb, ub, fixed, /*save_factor=*/false);
-    return {z, nu, lam, lam_lb, lam_ub, slack, status, iterations, residuals};
+    return shown(call_solve(Q, q, G, h_lower, h, A, b, lb, ub, fixed, /*save_factor=*/false));
   }
-  const variable_list out = LpgdSolve::apply(Q, q, G, h_lower, h, A, b, lb, ub, fixed, options);
-  return {out[0], out[1], out[2], out[3], out[4], out[5], out[6], out[7], out[8]};
+  return shown(LpgdSolve::apply(Q, q, G, h_lower, h, A, b, lb, ub, fixed, options));
 }
 
 }  // namespace

@@ -32,11 +32,9 @@
 #include "torch/adjoint_ops.hpp"
 #include "torch/args.hpp"
 #include "torch/outputs.hpp"
+#include "torch/results.hpp"
 
 namespace torchqp::torch_ops {
-
-using SolveOutputs = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor,
-                                Tensor, Tensor, Tensor>;
 
 /// solve with checked settings.
 template <class Machine>
@@ -92,9 +90,6 @@ SolveOutputs solve(const Tensor& Q, const Tensor& q, const OptionalTensor& G,
       {Q, q, G, h_lower, h, A, b, lb, ub, z0, nu0, lam0, lam_lb0, lam_ub0, diagonal}, settings,
       save_factor);
 }
-
-using LpgdOutputs = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor,
-                               Tensor, Tensor, Tensor>;
 
 template <class Machine>
 LpgdOutputs lpgd(const Tensor& Q, const Tensor& q, const OptionalTensor& G,

@@ -21,9 +21,9 @@ namespace {
 constexpr int64_t kGrain = 32768;           // entries that are worth a thread
 constexpr size_t kKept = size_t{64} << 20;  // scratch bytes that all threads together keep
 
-/// Entries of one member's matrices up to which their sums are formed beside its gradients; from there
-/// on a matrix product is as fast, and takes no memory per thread.
-constexpr int64_t kLargestSum = int64_t{1} << 16;
+/// Entries of one member's matrices up to which their sums are formed beside its gradients. Against
+/// matrix products a member took 0.084 of 0.124 us (n = m = 10), 0.63 of 0.69 (50), 2.2 of 1.8 (100).
+constexpr int64_t kLargestSum = 8192;
 
 /// The scratch memory of one thread, kept for its next call: fresh pages can cost a call as much as
 /// its work.

@@ -5,7 +5,9 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/matmul.h>
+#include <ATen/ops/where.h>
 
+#include <utility>
 #include <vector>
 
 namespace torchqp::torch_ops {
@@ -64,5 +66,40 @@ inline Tensor gradient_of_rows(const Tensor& d_y, const Tensor& z, const Tensor&
                                const Tensor& d_z, at::IntArrayRef shape) {
   return sum_of_outer(d_y, z, shape) + sum_of_outer(y, d_z, shape);
 }
+
+/// `value`, zero where `condition` is false, whatever stands there.
+inline Tensor zero_unless(const Tensor& condition, const Tensor& value) {
+  return at::where(condition, value, at::Scalar(0));
+}
+
+/// The gradients of Q, G and A as products, from a solution and its adjoint over the whole batch; the
+/// formulas are those of core/gradients.hpp.
+class MatrixProducts {
+ public:
+  /// `solved`: [*, 1]. A failed member holds NaN, and NaN * 0 is NaN: its values are replaced before
+  /// any product. `g_slack`: undefined where it is zero.
+  MatrixProducts(const Tensor& solved, const Tensor& z, Tensor nu, Tensor lam, Tensor d_z,
+                 Tensor d_nu, const Tensor& d_lam, const Tensor& g_slack)
+      : solved_(solved),
+        z_(zero_unless(solved, z)),
+        nu_(std::move(nu)),
+        lam_(std::move(lam)),
+        d_z_(std::move(d_z)),
+        d_nu_(std::move(d_nu)),
+        d_rows_(g_slack.defined() ? d_lam - g_slack : d_lam) {}
+
+  Tensor of_Q(at::IntArrayRef shape, bool diagonal) const {
+    return gradient_of_Q(d_z_, z_, shape, diagonal);
+  }
+  Tensor of_G(at::IntArrayRef shape) const {
+    return gradient_of_rows(d_rows_, z_, zero_unless(solved_, lam_), d_z_, shape);
+  }
+  Tensor of_A(at::IntArrayRef shape) const {
+    return gradient_of_rows(d_nu_, z_, zero_unless(solved_, nu_), d_z_, shape);
+  }
+
+ private:
+  Tensor solved_, z_, nu_, lam_, d_z_, d_nu_, d_rows_;
+};
 
 }  // namespace torchqp::torch_ops

@@ -7,8 +7,6 @@
 #include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/core/dispatch/Dispatcher.h>
-#include <ATen/ops/matmul.h>
-#include <ATen/ops/where.h>
 #include <c10/core/impl/LocalDispatchKeySet.h>
 #include <c10/util/DimVector.h>
 #include <torch/csrc/autograd/custom_function.h>
@@ -24,6 +22,7 @@
 
 #include "core/status.hpp"
 #include "torch/outer_products.hpp"
+#include "torch/results.hpp"
 
 namespace torchqp::torch_ops {
 
@@ -31,8 +30,6 @@ using OptionalTensor = std::optional<Tensor>;
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
-using SolveOutputs = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor,
-                                Tensor, Tensor, Tensor>;
 using SolveSchema = SolveOutputs(
     const Tensor&, const Tensor&, const OptionalTensor&, const OptionalTensor&,
     const OptionalTensor&, const OptionalTensor&, const OptionalTensor&, const OptionalTensor&,
@@ -57,6 +54,16 @@ struct Fixed {
   bool polish, best_iterate;
 };
 
+/// What of a solve its caller gets.
+inline SolutionOutputs shown(const variable_list& out) {
+  return {out[0], out[1], out[2], out[3], out[4], out[5], out[6], out[7], out[8]};
+}
+inline SolutionOutputs shown(const SolveOutputs& out) {
+  const auto& [z, nu, lam, lam_lb, lam_ub, slack, status, iterations, residuals, active, factor] =
+      out;
+  return {z, nu, lam, lam_lb, lam_ub, slack, status, iterations, residuals};
+}
+
 inline SolveOutputs call_solve(const Tensor& Q, const Tensor& q, const OptionalTensor& G,
                                const OptionalTensor& h_lower, const OptionalTensor& h,
                                const OptionalTensor& A, const OptionalTensor& b,
@@ -73,10 +80,6 @@ inline SolveOutputs call_solve(const Tensor& Q, const Tensor& q, const OptionalT
 /// An undefined tensor is how autograd says "absent".
 inline OptionalTensor optional(const Tensor& tensor) {
   return tensor.defined() ? OptionalTensor(tensor) : std::nullopt;
-}
-
-inline Tensor zero_unless(const Tensor& condition, const Tensor& value) {
-  return at::where(condition, value, at::Scalar(0));
 }
 
 inline Tensor plus(const Tensor& a, const Tensor& b) {

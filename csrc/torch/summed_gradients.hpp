@@ -1,10 +1,10 @@
 #pragma once
-// The gradients of matrices that all members share: sums over the batch.
+// The gradients of matrices that all members share: sums over the batch of those of its members, whose
+// formulas are in core/gradients.hpp. Failed members add nothing.
 
 #include <ATen/TensorOperators.h>
 #include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/core/Tensor.h>
-#include <ATen/ops/where.h>
 
 #include <algorithm>
 #include <array>
@@ -17,8 +17,9 @@
 
 namespace torchqp::torch_ops {
 
-/// Sums for those of Q, G and A that are wanted. Formed by the machine while it writes the gradients of
-/// the members, where it does that, else as matrix products.
+/// Sums [n, n] (a diagonal: [n]), [m, n] and [p, n] for those of Q, G and A that are wanted. Formed by
+/// the machine while it writes the gradients of the members, where it does that (in double precision,
+/// the sum of Q's symmetric to the last bit), else as matrix products.
 class SummedGradients {
  public:
   int64_t entries = 0;  ///< of one member, summed by the machine
@@ -58,7 +59,7 @@ class SummedGradients {
     batch.sums.part = part_;
   }
 
-  /// Writes the sums, contiguous [rows, n] or [n], to `to`.
+  /// Sets those of Q, G and A that are wanted to their sums, contiguous.
   template <class T, class Machine>
   void finish(const Machine& machine, const GradientTensors& of, Tensor& Q, Tensor& G,
               Tensor& A) const {
@@ -108,22 +109,18 @@ class SummedGradients {
       shape.push_back(tensor.size(-1));
       return tensor.expand(shape);
     };
-    const auto solved = of.status.le(static_cast<int>(Status::kSolvedInaccurate)).unsqueeze(-1);
-    const auto finite = [&](const Tensor& tensor) {
-      return whole(at::where(solved, tensor, at::Scalar(0)));
-    };
+    const Tensor solved =
+        whole(of.status.le(static_cast<int>(Status::kSolvedInaccurate)).unsqueeze(-1));
+    const Tensor* g_slack = given(of.g_slack);
+    const MatrixProducts products(
+        solved, whole(of.z), whole(of.nu), whole(of.lam), whole(of.d_z), whole(of.d_nu),
+        whole(of.d_lam), g_slack == nullptr ? Tensor() : zero_unless(solved, whole(*g_slack)));
     const int64_t n = batch_.dims.n;
-    const Tensor z = finite(of.z), d_z = whole(of.d_z);
     if (wanted_[0]) {
-      Q = batch_.dims.diagonal ? gradient_of_Q(d_z, z, {n}, true)
-                               : gradient_of_Q(d_z, z, {n, n}, false);
+      Q = batch_.dims.diagonal ? products.of_Q({n}, true) : products.of_Q({n, n}, false);
     }
-    if (wanted_[1]) {
-      const Tensor* g_slack = given(of.g_slack);
-      const Tensor d_rows = g_slack == nullptr ? of.d_lam : of.d_lam - finite(*g_slack);
-      G = gradient_of_rows(whole(d_rows), z, finite(of.lam), d_z, {rows_[1], n});
-    }
-    if (wanted_[2]) A = gradient_of_rows(whole(of.d_nu), z, finite(of.nu), d_z, {rows_[2], n});
+    if (wanted_[1]) G = products.of_G({rows_[1], n});
+    if (wanted_[2]) A = products.of_A({rows_[2], n});
   }
 
   const Batch& batch_;

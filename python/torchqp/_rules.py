@@ -176,6 +176,19 @@ class Saved:
         own = self.own(name)
         return own != self.status.shape and all(size == 1 for size in own)
 
+    def is_written(self, name: str) -> bool:
+        """Whether `parameter_gradients` forms it: no matrix that only some members share."""
+        if name not in _MATRICES:
+            return True
+        return self.is_summed(name) or self.own(name) == self.status.shape
+
+    def reduced(self, name: str, written: Tensor) -> Tensor:
+        """The gradient of a parameter from what `parameter_gradients` wrote."""
+        own = self.own(name)
+        if self.is_summed(name):
+            return written.reshape(*own, *written.shape[-2:])
+        return sum_to(written, own, core_of(name, self.diagonal))
+
     def own(self, name: str) -> Sequence[int]:
         """Leading dimensions of a parameter."""
         shape = self._shapes[_INDEX[name]]
@@ -244,23 +257,14 @@ def written_gradients(
     """
     if is_differentiated(*solution, *adjoint, g_slack):
         return {}
-    batch = saved.status.shape
     summed = [saved.is_summed(name) for name in _MATRICES]
-    whole = dict(zip(_MATRICES, summed, strict=True))
-    formed = [
-        name in names and (name not in whole or whole[name] or saved.own(name) == batch)
-        for name in _WRITTEN
-    ]
+    formed = [name in names and saved.is_written(name) for name in _WRITTEN]
     if not any(formed):
         return {}
     options = (formed, summed, saved.diagonal)
     grads = _write(*solution[:3], *adjoint, g_slack, saved.active, saved.status, *options)
     return {
-        name: grad.reshape(*saved.own(name), *grad.shape[-2:])
-        if whole.get(name)
-        else grad
-        if name in whole
-        else sum_to(grad, saved.own(name), 1)
+        name: saved.reduced(name, grad)
         for name, wanted, grad in zip(_WRITTEN, formed, grads, strict=True)
         if wanted
     }

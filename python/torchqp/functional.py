@@ -201,10 +201,9 @@ def _solve(
     options = (*settings.resolve(problem[0].dtype), on_failure == "best")
     if is_plain():
         if backward.name == "kkt" or not torch.is_grad_enabled():
-            return _solve_plain(solve_exact, tensors, (diagonal, *options))
+            return _solve_plain(solve_exact, tensors, diagonal, options)
         if backward.name == "lpgd":
-            arguments = (diagonal, backward.options(), *options)
-            return _solve_plain(solve_lpgd, tensors, arguments)
+            return _solve_plain(solve_lpgd, tensors, diagonal, (backward.options(), *options))
     check_problem(*tensors, diagonal=diagonal)
     save_factor = (
         backward.name == "kkt"
@@ -217,17 +216,17 @@ def _solve(
 
 
 def _solve_plain(
-    operator: Any, tensors: Sequence[Any], options: Sequence[Any]
+    operator: Any, tensors: Sequence[Any], diagonal: bool, options: Sequence[Any]
 ) -> tuple[Tensor, ...]:
-    """By an operator whose derivative is in C++; `options` start with `diagonal`.
+    """By an operator whose derivative is in C++.
 
     For few small problems Python is most of the time, and the operator makes the same checks: here
     they are only for the message of a call that did not pass them.
     """
     try:
-        out: tuple[Tensor, ...] = operator(*tensors, *options)
+        out: tuple[Tensor, ...] = operator(*tensors, diagonal, *options)
     except (TypeError, ValueError, RuntimeError):
-        complaint = _complaint(tensors, options[0])
+        complaint = _complaint(tensors, diagonal)
         if complaint is None:
             raise
         raise complaint from None

@@ -188,6 +188,19 @@ def test_it_names_what_is_wrong() -> None:
             OPS.lpgd(*a._replace(**changed))
 
 
+def test_solve_lpgd_names_what_is_wrong_before_it_solves() -> None:
+    problem = everything(shared=())
+    data = [problem[name] for name in ("Q", "q", "G", "h_lower", "h", "A", "b", "lb", "ub")]
+    for options, message in (
+        ([0.1, 1.0], "backward_options of 4 numbers, got 2"),
+        ([0.0, 1.0, 2.0, 0.0], "tau positive and finite, got 0"),
+        ([0.1, 1.0, 3.0, 0.0], "side 0, 1 or 2, got 3"),
+        ([0.1, 1.0, 2.0, -1.0], "rho >= 0 and finite, got -1"),
+    ):
+        with pytest.raises(ValueError, match=f"expected {message}"):
+            OPS.solve_lpgd(*data, *[None] * 5, False, options, 1e-8, 1e-8, 100, True, False)
+
+
 def test_its_own_derivative_is_refused() -> None:
     problem = testing.make("strictly_convex", n=4, batch=(2,), seed=2)
     q = problem["q"].clone().requires_grad_()
