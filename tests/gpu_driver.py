@@ -5,7 +5,8 @@
     python tests/gpu_driver.py --device cpu --sizes 4           # tries this script without a GPU
 
 tests/gpu runs it, and runs it again under each compute-sanitizer tool. The default sizes have
-problems for every width of a team of threads (csrc/cuda/launch_plan.cpp).
+problems for every width of a team of threads (csrc/cuda/launch_plan.cpp), and such that libraries
+set up.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from torch import Tensor
 import torchqp
 from torchqp import testing
 
-SIZES = (4, 12, 20, 28, 40, 100, 150)
+SIZES = (4, 12, 20, 28, 40, 100, 150, 170)
 WIDE = 64  # above it, and in the families below alone: a problem is then the work of a whole block
 WIDE_FAMILIES = ("optnet", "semidefinite", "two_sided")
 MODES = ("kkt", "smoothed", "lpgd")

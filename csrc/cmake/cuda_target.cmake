@@ -9,9 +9,9 @@ add_library(torchqp::cuda ALIAS torchqp_cuda)
 set_target_properties(torchqp_cuda PROPERTIES EXPORT_NAME cuda)
 target_sources(torchqp_cuda PUBLIC FILE_SET HEADERS BASE_DIRS "${PROJECT_SOURCE_DIR}/csrc"
                FILES ${cuda_headers})
-# Whatever else of the toolkit the kernels come to call (cuBLAS, cuSOLVER) belongs beside the runtime:
-# the operators and torchqpConfig.cmake take it from here.
-target_link_libraries(torchqp_cuda PUBLIC torchqp_core CUDA::cudart
+# The operators and torchqpConfig.cmake take the toolkit's libraries from here; in the operators they
+# are those that torch has loaded.
+target_link_libraries(torchqp_cuda PUBLIC torchqp_core CUDA::cudart CUDA::cublas CUDA::cusolver
                       PRIVATE $<BUILD_INTERFACE:torchqp_arithmetic>
                               $<BUILD_INTERFACE:torchqp_warnings>)
 # The bodies are host and device functions and constants; all architectures of a file at once.

@@ -1,7 +1,7 @@
 # torchqp_ops and _C, side by side in the Python package: cmake --install BUILD --component python.
 file(GLOB ops_sources CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/csrc/torch/*.cpp")
 if(NOT TORCHQP_CUDA_KERNELS)
-  list(REMOVE_ITEM ops_sources "${PROJECT_SOURCE_DIR}/csrc/torch/ops_cuda.cpp")
+  list(FILTER ops_sources EXCLUDE REGEX "/(ops_cuda|cuda_libraries)\\.cpp$")
 endif()
 add_library(torchqp_ops SHARED ${ops_sources})
 add_library(torchqp::ops ALIAS torchqp_ops)

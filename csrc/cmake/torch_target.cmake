@@ -48,12 +48,14 @@ if(TORCHQP_TORCH_CUDA)
   target_link_libraries(torchqp_torch_cuda INTERFACE torchqp_torch
                         "${TORCHQP_TORCH_LIB_DIR}/libtorch_cuda.so"
                         "${TORCHQP_TORCH_LIB_DIR}/libc10_cuda.so")
-  # Where torch from a package index has the CUDA runtime, relative to site-packages; other builds of
-  # torch take that of the system.
-  file(GLOB cudart RELATIVE "${torch_dir}/.." "${torch_dir}/../nvidia/*/lib/libcudart.so.*")
+  # Where torch from a package index has the CUDA runtime and its libraries, relative to site-packages;
+  # other builds of torch take those of the system.
+  file(GLOB cuda_libraries RELATIVE "${torch_dir}/.." "${torch_dir}/../nvidia/*/lib/libcudart.so.*"
+       "${torch_dir}/../nvidia/*/lib/libcublas.so.*" "${torch_dir}/../nvidia/*/lib/libcusolver.so.*")
   set(TORCHQP_TORCH_CUDA_DIRS "")
-  foreach(library IN LISTS cudart)
+  foreach(library IN LISTS cuda_libraries)
     cmake_path(GET library PARENT_PATH directory)
     list(APPEND TORCHQP_TORCH_CUDA_DIRS "${directory}")
   endforeach()
+  list(REMOVE_DUPLICATES TORCHQP_TORCH_CUDA_DIRS)
 endif()

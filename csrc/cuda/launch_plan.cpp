@@ -3,7 +3,7 @@
 #include <algorithm>
 
 #include "cuda/member_kkt.hpp"
-#include "cuda/member_solve.hpp"
+#include "cuda/member_setup.hpp"
 #include "cuda/team.hpp"
 
 namespace torchqp::cuda {
@@ -18,6 +18,13 @@ int64_t aligned(int64_t bytes) {
 /// Warps of one block that keep pace, at most.
 constexpr int64_t kMostPaced = 8;
 
+/// Rows of the largest matrix of which a block has a factor in double precision, and its vectors, in
+/// 227 KB.
+constexpr int64_t kMostRowsInBlock = 160;
+
+/// Lanes of a block that is one team, at least.
+constexpr int kLeastWide = 128;
+
 /// Lanes of a team by the rows of its problem's largest matrix, the fastest of 4, 8, .. 512 on an H200.
 int lanes_for(const Dims& dims) {
   const int rows = std::max(dims.n, dims.m + dims.p);
@@ -25,7 +32,7 @@ int lanes_for(const Dims& dims) {
   if (rows <= 16) return 8;
   if (rows <= 24) return 16;
   if (rows <= 32) return kWarp;
-  if (rows <= 64) return 128;
+  if (rows <= 64) return kLeastWide;
   return 256;
 }
 
@@ -39,6 +46,7 @@ struct Kind {
   int lanes;
   int64_t head_bytes;
   Parts (*parts)(const Dims&, qp::Heat);
+  qp::Heat coldest = qp::Heat::kData;  ///< that may lie in shared memory
 };
 
 template <class Scalar, class Make>
@@ -53,6 +61,14 @@ Parts count(qp::Heat coldest, const Make& make) {
 template <class Team, class Scalar>
 Parts solve_parts(const Dims& dims, qp::Heat coldest) {
   using Object = MemberSolver<Scalar, Scalar>;
+  return count<Scalar>(coldest, [&](qp::Arena<Scalar>& arena) {
+    Object(qp::Shape::of<Team, Scalar>(dims), Settings{}, arena);
+  });
+}
+
+template <class Team, class Scalar>
+Parts setup_parts(const Dims& dims, qp::Heat coldest) {
+  using Object = MemberSetup<Scalar, Scalar>;
   return count<Scalar>(coldest, [&](qp::Arena<Scalar>& arena) {
     Object(qp::Shape::of<Team, Scalar>(dims), Settings{}, arena);
   });
@@ -90,7 +106,7 @@ LaunchPlan make_plan(const Dims& dims, int64_t size, const Device& device, const
   const int64_t needed = (each + plan.teams - 1) / plan.teams;  // blocks of a multiprocessor
   int64_t best = -1, chosen_at_once = 1;
   LaunchPlan chosen = plan;
-  for (int heat = static_cast<int>(qp::Heat::kData); heat >= -1; --heat) {
+  for (int heat = static_cast<int>(kind.coldest); heat >= -1; --heat) {
     plan.hot = heat >= 0;
     plan.coldest = static_cast<qp::Heat>(std::max(heat, 0));
     const Parts parts = kind.parts(dims, plan.coldest);
@@ -128,6 +144,18 @@ LaunchPlan plan_solve(const Dims& dims, int64_t size, const Device& device) {
        lanes > kWarp ? solve_parts<WideTeam, Scalar> : solve_parts<NarrowTeam, Scalar>});
 }
 
+bool prefers_libraries(const Dims& dims) {
+  const int64_t rows = int64_t{dims.m} + dims.p;
+  return prefers_dual(dims) && (dims.n > kMostRowsInBlock || rows > kMostRowsInBlock);
+}
+
+template <class Scalar>
+LaunchPlan plan_setup(const Dims& dims, int64_t size, const Device& device) {
+  return make_plan(dims, size, device,
+                   {std::max(lanes_for(dims), kLeastWide), sizeof(MemberSetup<Scalar, Scalar>),
+                    setup_parts<WideTeam, Scalar>, qp::Heat::kVector});
+}
+
 template <class Scalar>
 LaunchPlan plan_kkt(const Dims& dims, int64_t size, const Device& device) {
   const int lanes = lanes_for(dims);
@@ -138,6 +166,8 @@ LaunchPlan plan_kkt(const Dims& dims, int64_t size, const Device& device) {
 
 template LaunchPlan plan_solve<float>(const Dims&, int64_t, const Device&);
 template LaunchPlan plan_solve<double>(const Dims&, int64_t, const Device&);
+template LaunchPlan plan_setup<float>(const Dims&, int64_t, const Device&);
+template LaunchPlan plan_setup<double>(const Dims&, int64_t, const Device&);
 template LaunchPlan plan_kkt<float>(const Dims&, int64_t, const Device&);
 template LaunchPlan plan_kkt<double>(const Dims&, int64_t, const Device&);
 

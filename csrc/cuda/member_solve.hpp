@@ -32,11 +32,7 @@ struct MemberSolver {
     qp::Prepared prepared = left;
     if (prepared != qp::Prepared::kNothing && !same_matrices(problem, member))
       prepared = qp::Prepared::kNothing;
-    if (prepared == qp::Prepared::kNothing) {
-      load_hessian(team, solver.data.Q, s, problem.Q, problem.dims.diagonal, member);
-      load_matrix(team, solver.data.G, s.np, s.mp, problem.G, s.m, s.n, member);
-      load_matrix(team, solver.data.A, s.np, s.pp, problem.A, s.p, s.n, member);
-    }
+    if (prepared == qp::Prepared::kNothing) load_matrices(team, problem, member);
     constexpr double kInf = std::numeric_limits<double>::infinity();
     load_vector(team, solver.data.q, s.np, problem.q, s.n, 0, member);
     load_vector(team, solver.data.b, s.pp, problem.b, s.p, 0, member);
@@ -49,6 +45,16 @@ struct MemberSolver {
     write(team, problem.dims, out, member);
     team.single([&] { left = prepared, last = member; });
     team.template sync<Site::kStore>();
+  }
+
+  /// Team: every lane calls; ends without a sync.
+  template <class Team>
+  TORCHQP_HD_CALL void load_matrices(const Team& team, const ProblemBatch<T>& problem,
+                                     int64_t member) const {
+    const qp::Shape& s = solver.data.shape;
+    load_hessian(team, solver.data.Q, s, problem.Q, problem.dims.diagonal, member);
+    load_matrix(team, solver.data.G, s.np, s.mp, problem.G, s.m, s.n, member);
+    load_matrix(team, solver.data.A, s.np, s.pp, problem.A, s.p, s.n, member);
   }
 
  private:
@@ -141,8 +147,14 @@ struct MemberSolver {
   }
 };
 
-/// Solves the groups first, first + step, ... of the batch; see MemberOrder: a group is the members
-/// that follow each other with the same matrices.
+/// The groups that one team solves: first, first + step, ..., so many of them at most. See MemberOrder:
+/// a group is the members that follow each other with the same matrices.
+struct GroupShare {
+  int64_t first, step;
+  int64_t rounds = INT64_MAX;
+};
+
+/// Solves a share of the batch.
 ///
 ///   in  retry  only the members that needs_double names, or all where single precision was skipped
 ///   in  pace   called before each group, equally often by all teams of the launch
@@ -151,14 +163,17 @@ struct MemberSolver {
 template <class Team, class Scalar, class T, class Pace>
 TORCHQP_HD_CALL void solve_groups(const Team& team, MemberSolver<Scalar, T>& members,
                                   const ProblemBatch<T>& problem, const SolutionBatch<T>& out,
-                                  bool retry, int64_t first, int64_t step, Pace pace) {
-  const qp::MemberOrder order(problem, 1);
-  const int64_t times = order.times();
-  for (int64_t round = 0; round * step * times < problem.size; ++round) {
+                                  bool retry, const GroupShare& share, Pace pace) {
+  const auto times = [&] { return qp::MemberOrder(problem, 1).times(); };
+  for (int64_t round = 0; round < share.rounds && round * share.step * times() < problem.size;
+       ++round) {
     pace();
-    const int64_t place = (round * step + first) * times;
-    for (int64_t t = 0; t < times && place < problem.size; ++t) {
-      const int64_t member = order.run(place + t, problem.size).member;
+    for (int64_t t = 0; t < times(); ++t) {
+      // All of it anew for each member: little is then kept across the call of the solver.
+      const qp::MemberOrder order(problem, 1);
+      const int64_t place = (round * share.step + share.first) * order.times() + t;
+      if (place >= problem.size) break;
+      const int64_t member = order.run(place, problem.size).member;
       if (retry && !skips_single(problem.dims) && !needs_double(out.status[member])) continue;
       members.run(team, problem, out, order.repeats() && !retry, member);
     }

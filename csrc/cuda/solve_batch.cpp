@@ -2,31 +2,16 @@
 
 #include <algorithm>
 
-#include "cuda/kernel_table.hpp"
+#include "cuda/launch.hpp"
+#include "cuda/setup_batch.hpp"
 
 namespace torchqp::cuda {
 namespace {
 
 template <class T>
-const Kernels& kernels(const LaunchPlan& plan) {
-  const KernelTable& table = plan.wide ? wide_kernels() : narrow_kernels();
+const Kernels& kernels_for(bool wide) {
+  const KernelTable& table = wide ? wide_kernels() : narrow_kernels();
   return sizeof(T) == 4 ? table.single_precision : table.double_precision;
-}
-
-/// Launches a kernel whose last two parameters are the Split of its plan and the workspace.
-template <class... Arguments>
-cudaError_t launch(const void* kernel, const LaunchPlan& plan, void* workspace, cudaStream_t stream,
-                   const Arguments&... arguments) {
-  const int bytes = static_cast<int>(plan.shared_bytes);
-  const cudaError_t error =
-      cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
-  if (error != cudaSuccess) return error;
-  Split split{plan.lanes, plan.hot, plan.coldest, plan.head_bytes, plan.hot_bytes, plan.cold_bytes};
-  void* parameters[] = {const_cast<void*>(static_cast<const void*>(&arguments))..., &split,
-                        &workspace};
-  return cudaLaunchKernel(kernel, dim3(static_cast<unsigned>(plan.blocks)),
-                          dim3(static_cast<unsigned>(plan.threads())), parameters,
-                          static_cast<size_t>(plan.shared_bytes), stream);
 }
 
 }  // namespace
@@ -50,27 +35,43 @@ cudaError_t query_device(int index, Device& device) {
 }
 
 template <class T>
-size_t solve_workspace_bytes(const Dims& dims, int64_t size, const Device& device) {
+size_t solve_workspace_bytes(const Dims& dims, int64_t size, const Device& device, bool libraries) {
+  const bool single = sizeof(T) != sizeof(double), skips = single && skips_single(dims);
   const int64_t first = plan_solve<T>(dims, size, device).workspace_bytes;
   const int64_t retry = plan_solve<double>(dims, size, device).workspace_bytes;
-  return static_cast<size_t>(std::max(first, retry));
+  size_t most = static_cast<size_t>(std::max(first, retry));
+  if (libraries && prefers_libraries(dims))
+    most = std::max(most, skips ? setup_workspace_bytes<double>(dims, size, device)
+                                : setup_workspace_bytes<T>(dims, size, device));
+  return most;
 }
 
 template <class T>
-cudaError_t solve_batch(const ProblemBatch<T>& problem, const Settings& settings,
-                        const SolutionBatch<T>& solution, const Device& device, void* workspace,
-                        cudaStream_t stream) {
-  if (problem.size == 0) return cudaSuccess;
+Error solve_batch(const ProblemBatch<T>& problem, const Settings& settings,
+                  const SolutionBatch<T>& solution, const Device& device, void* workspace,
+                  cudaStream_t stream, const Libraries& libraries) {
+  if (problem.size == 0) return {};
   const Settings choice = with_data_precision<T>(settings);
-  const bool single = sizeof(T) != sizeof(double);
-  if (!single || !skips_single(problem.dims)) {
-    const LaunchPlan plan = plan_solve<T>(problem.dims, problem.size, device);
-    const cudaError_t error =
-        launch(kernels<T>(plan).solve, plan, workspace, stream, problem, choice, solution);
-    if (error != cudaSuccess || !single) return error;
+  const bool outside = libraries && prefers_libraries(problem.dims);
+  const auto solve = [&](auto precision, bool retry) {
+    using Scalar = decltype(precision);
+    if (outside && (!retry || skips_single(problem.dims))) {
+      const Kernels& table = kernels_for<T>(true);
+      return solve_with_libraries<Scalar>(retry ? table.setup_retry : table.setup, problem, choice,
+                                          solution, device, workspace, stream, libraries);
+    }
+    const LaunchPlan plan = plan_solve<Scalar>(problem.dims, problem.size, device);
+    const Kernels& table = kernels_for<T>(plan.wide);
+    return launch(retry ? table.retry : table.solve, plan, workspace, stream, problem, choice,
+                  solution);
+  };
+  if constexpr (sizeof(T) == sizeof(double)) {
+    return solve(T(), false);
+  } else {
+    if (!skips_single(problem.dims))
+      if (const Error error = solve(T(), false)) return error;
+    return solve(double(), true);
   }
-  const LaunchPlan again = plan_solve<double>(problem.dims, problem.size, device);
-  return launch(kernels<T>(again).retry, again, workspace, stream, problem, choice, solution);
 }
 
 template <class T>
@@ -83,14 +84,14 @@ cudaError_t kkt_batch(const KktBatch<T>& system, const Device& device, void* wor
                       cudaStream_t stream) {
   if (system.size == 0) return cudaSuccess;
   const LaunchPlan plan = plan_kkt<T>(system.dims, system.size, device);
-  return launch(kernels<T>(plan).kkt, plan, workspace, stream, system);
+  return launch(kernels_for<T>(plan.wide).kkt, plan, workspace, stream, system).runtime;
 }
 
-#define TORCHQP_INSTANTIATE(T)                                                                   \
-  template size_t solve_workspace_bytes<T>(const Dims&, int64_t, const Device&);                 \
-  template cudaError_t solve_batch(const ProblemBatch<T>&, const Settings&,                      \
-                                   const SolutionBatch<T>&, const Device&, void*, cudaStream_t); \
-  template size_t kkt_workspace_bytes<T>(const Dims&, int64_t, const Device&);                   \
+#define TORCHQP_INSTANTIATE(T)                                                                 \
+  template size_t solve_workspace_bytes<T>(const Dims&, int64_t, const Device&, bool);         \
+  template Error solve_batch(const ProblemBatch<T>&, const Settings&, const SolutionBatch<T>&, \
+                             const Device&, void*, cudaStream_t, const Libraries&);            \
+  template size_t kkt_workspace_bytes<T>(const Dims&, int64_t, const Device&);                 \
   template cudaError_t kkt_batch(const KktBatch<T>&, const Device&, void*, cudaStream_t);
 TORCHQP_INSTANTIATE(float)
 TORCHQP_INSTANTIATE(double)

@@ -8,6 +8,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <string>
 
 #include "core/gradients.hpp"
 #include "core/lpgd.hpp"
@@ -15,23 +16,53 @@
 #include "core/settings.hpp"
 #include "cuda/device.hpp"
 
+namespace torchqp::cuda {}  // namespace torchqp::cuda
+
+struct cublasContext;      // what a cublasHandle_t
+struct cusolverDnContext;  // and a cusolverDnHandle_t point to
+
 namespace torchqp::cuda {
+
+/// Handles of cuBLAS and cuSOLVER on the current device, for the set-up of large problems. Their stream
+/// is that of the call. They are in use until the call returns, and what it has put on the stream has
+/// run. Nothing is allocated if cuBLAS has a workspace (cublasSetWorkspace).
+struct Libraries {
+  cublasContext* blas = nullptr;
+  cusolverDnContext* solver = nullptr;
+
+  /// Whether there are any; without them a block does all of its problem.
+  explicit operator bool() const { return blas != nullptr && solver != nullptr; }
+};
+
+/// What went wrong on the host, if anything: the code of the first call that failed, after which none
+/// was made.
+struct Error {
+  cudaError_t runtime = cudaSuccess;
+  int blas = 0;    ///< cublasStatus_t
+  int solver = 0;  ///< cusolverStatus_t
+
+  /// Whether there is one.
+  explicit operator bool() const { return runtime != cudaSuccess || blas != 0 || solver != 0; }
+  /// Who failed, and with what.
+  std::string message() const;
+};
 
 /// Reads the properties of a GPU, index as cudaSetDevice's. A call of microseconds: keep the answer.
 cudaError_t query_device(int index, Device& device);
 
 /// Bytes of device memory that one call of solve_batch needs as scratch; any content, 256-byte
-/// aligned.
+/// aligned. `libraries`: whether the call has any.
 template <class T>
-size_t solve_workspace_bytes(const Dims& dims, int64_t size, const Device& device);
+size_t solve_workspace_bytes(const Dims& dims, int64_t size, const Device& device, bool libraries);
 
 /// Solves the whole batch. `problem` and `solution` point to device memory. Same outcome as
-/// cpu::solve_batch over the whole batch; returns the error of the launch, cudaSuccess for an empty
-/// batch.
+/// cpu::solve_batch over the whole batch: to the bit, but for the rounding of a set-up that libraries
+/// compute, if there are any: in the dual form, from where the factor of an active set no longer fits
+/// into the shared memory of a block. No error for an empty batch.
 template <class T>
-cudaError_t solve_batch(const ProblemBatch<T>& problem, const Settings& settings,
-                        const SolutionBatch<T>& solution, const Device& device, void* workspace,
-                        cudaStream_t stream);
+Error solve_batch(const ProblemBatch<T>& problem, const Settings& settings,
+                  const SolutionBatch<T>& solution, const Device& device, void* workspace,
+                  cudaStream_t stream, const Libraries& libraries = {});
 
 /// As solve_workspace_bytes, for kkt_batch.
 template <class T>

@@ -112,13 +112,25 @@ struct DualSchur {
       linalg::solve_lower_rows(team, factor.L, s.np, s.np, factor.inverse_L, V, s.np, s.pp);
       linalg::multiply_rows<linalg::Into::kReplace>(team, V, s.np, s.pp, V, s.np, s.pp, s.np,
                                                     factor.K, factor.rows, true);
-      pad_diagonal(team, factor.K, s.p, s.pp);
-      linalg::factor_cholesky<linalg::Pivot::kDrop>(team, factor.K, factor.rows, s.pp,
-                                                    factor.inverse_K, dependent_v<Scalar>);
+      factor_coupling(team);
     }
     Scalar sum[1] = {detail::unless_finite(team, factor.inverse_L, s.np)};
     team.template max_all<Site::kDualSetup>(sum);
     return sum[0] == broadcast<Scalar>(0);
+  }
+
+  /// Factors A Q^-1 A', which stands in K; rows that depend on those before them are dropped.
+  ///
+  /// Team: every lane calls; K is visible to all on entry; ends with a sync.
+  template <class Team>
+  TORCHQP_HD_CALL void factor_coupling(const Team& team) const {
+    const Shape& s = shape;
+    team.for_each(s.pp - s.p, [&](int i) {
+      factor.K[int64_t{s.p + i} * (factor.rows + 1)] = broadcast<Scalar>(1);
+    });
+    team.template sync<Site::kDualSetup>();
+    linalg::factor_cholesky<linalg::Pivot::kDrop>(team, factor.K, factor.rows, s.pp,
+                                                  factor.inverse_K, dependent_v<Scalar>);
   }
 
   /// Forms X and T from the factors of Q and A Q^-1 A'.
@@ -253,14 +265,6 @@ struct DualSchur {
     linalg::solve_lower_rows(team, factor.K, factor.rows, s.pp, factor.inverse_K, X_to, X_stride,
                              rows);
     linalg::subtract_gram(team, X_to, X_stride, rows, s.pp, P, P_stride);
-  }
-
-  template <class Team>
-  TORCHQP_HD void pad_diagonal(const Team& team, Scalar* K, int from, int to) const {
-    team.for_each(to - from, [&](int i) {
-      K[int64_t{from + i} * factor.rows + from + i] = broadcast<Scalar>(1);
-    });
-    team.template sync<Site::kDualSetup>();
   }
 };
 

@@ -43,6 +43,14 @@ struct DualForm {
   /// Q is safely positive definite.
   template <class Team>
   TORCHQP_HD_CALL MaskOf<Scalar> setup(const Team& team) const {
+    scale_rows(team);
+    return schur.factor_equalities(team, data);
+  }
+
+  /// The scaling of the rows alone. Team: every lane calls; a lane sees its own entries of the data on
+  /// entry, and of Q's diagonal those that for_each gives it; ends without a sync.
+  template <class Team>
+  TORCHQP_HD_CALL void scale_rows(const Team& team) const {
     const Shape& s = data.shape;
     const Scalar zero = broadcast<Scalar>(0);
     Scalar curvature[1] = {zero};
@@ -74,7 +82,6 @@ struct DualForm {
       TORCHQP_ROLLED
       for (int j = first; j < s.np; j += step) row[j] = row[j] * by;
     });
-    return schur.factor_equalities(team, data);
   }
 
   /// The sides in the units of the scaled rows.

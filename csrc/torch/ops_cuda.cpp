@@ -1,4 +1,5 @@
-// The operators on CUDA tensors: one launch on the current stream, memory from PyTorch's allocator.
+// The operators on CUDA tensors: one launch on the current stream, or, for large problems, a few and the
+// calls of cuBLAS and cuSOLVER between them; memory from PyTorch's allocator.
 // Nothing here waits for the device or reads a result, so that every call can be captured into a
 // CUDA graph.
 
@@ -12,7 +13,9 @@
 #include <mutex>
 
 #include "cuda/device.hpp"
+#include "cuda/launch_plan.hpp"
 #include "cuda/solve_batch.hpp"
+#include "torch/cuda_libraries.hpp"
 #include "torch/ops.hpp"
 
 namespace torchqp::torch_ops {
@@ -44,10 +47,14 @@ class Cuda {
   void solve(const ProblemBatch<T>& problem, const Settings& settings,
              const SolutionBatch<T>& solution) const {
     if (problem.size == 0) return;
+    const bool large = cuda::prefers_libraries(problem.dims);
+    const cuda::Libraries libraries = large ? libraries_on(stream_) : cuda::Libraries{};
     const Tensor scratch =
-        workspace(cuda::solve_workspace_bytes<T>(problem.dims, problem.size, device_));
-    C10_CUDA_CHECK(cuda::solve_batch(problem, settings, solution, device_,
-                                     scratch.mutable_data_ptr(), stream_));
+        workspace(cuda::solve_workspace_bytes<T>(problem.dims, problem.size, device_, large));
+    const cuda::Error error = cuda::solve_batch(problem, settings, solution, device_,
+                                                scratch.mutable_data_ptr(), stream_, libraries);
+    C10_CUDA_CHECK(error.runtime);
+    TORCH_CHECK(!error, "torchqp: ", error.message());
   }
 
   template <class T>

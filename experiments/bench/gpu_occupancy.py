@@ -43,8 +43,9 @@ MEGAFLOP = {
     "1000,1000,100": 5830.0,
 }
 
-HEAD = ["n, m, p, batch", "lanes", "teams / block", "blocks", "shared / block", "registers"]
-HEAD += ["teams / MP", "warps / MP", "occupancy", "MF", "bytes", "bound, ms", "by", "target, ms"]
+HEAD = ["n, m, p, batch", "set-up", "lanes", "teams / block", "blocks", "shared / block"]
+HEAD += ["registers", "teams / MP", "warps / MP", "occupancy", "MF", "bytes", "bound, ms", "by"]
+HEAD += ["target, ms"]
 
 
 def resources() -> ModuleType:
@@ -90,6 +91,7 @@ def row(
     by_flops, by_bytes = 1e9 * batch * megaflop / FLOPS, 1e3 * batch * moved / BYTES
     return [
         f"{n}, {m}, {p}, {batch:,}",
+        "libraries" if plan["libraries"] else "team",
         str(plan["lanes"]),
         str(plan["teams"]),
         f"{plan['blocks']:,}",
@@ -111,7 +113,8 @@ def lines(usage: dict[str, dict[str, int]], told: dict[str, Any]) -> list[list[s
     rows = []
     for plan in told["plans"]:
         team = "WideTeam" if plan["wide"] else "NarrowTeam"
-        kernel = usage[f"solve_kernel<{team}, double, double>"]
+        name = "finish_kernel" if plan["libraries"] else "solve_kernel"
+        kernel = usage[f"{name}<{team}, double, double>"]
         rows.append(row(plan, kernel, told["device"], GRID[plan["case"]] or 0.0))
     return rows
 

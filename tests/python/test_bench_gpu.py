@@ -253,16 +253,18 @@ def test_the_blocks_of_a_multiprocessor_are_bounded_by_what_is_short():
 def test_the_floor_of_a_target_is_arithmetic_or_memory():
     assert gpu_occupancy.problem_bytes(10, 10, 0) == 2000
     device = {"multiprocessors": 132, "threads": 2048, "registers": 65536, "shared": 233472}
-    usage = {
-        f"solve_kernel<{team}, double, double>": {"registers": 255, "shared": 1024}
-        for team in ("NarrowTeam", "WideTeam")
-    }
+    kernel = {"registers": 255, "shared": 1024}
+    names = ("solve_kernel<NarrowTeam", "finish_kernel<WideTeam")
+    usage = {f"{name}, double, double>": kernel for name in names}
     plan = {"teams": 4, "lanes": 8, "wide": False, "blocks": 1000, "shared_bytes": 40_000}
+    plan["libraries"] = False
     wide = {"teams": 1, "lanes": 256, "wide": True, "blocks": 64, "shared_bytes": 40_000}
+    wide["libraries"] = True
     plans = [plan | {"case": "10,10,0,100000"}, wide | {"case": "500,500,100,64"}]
     rows = gpu_occupancy.lines(usage, {"device": device, "plans": plans})
     assert [len(row) for row in rows] == [len(gpu_occupancy.HEAD)] * 2
     small, large = (dict(zip(gpu_occupancy.HEAD, row, strict=True)) for row in rows)
+    assert (small["set-up"], large["set-up"]) == ("team", "libraries")
     assert (small["teams / MP"], small["warps / MP"], small["occupancy"]) == ("20", "5", "8%")
     assert (small["bound, ms"], small["by"], small["target, ms"]) == ("0.047", "memory", "1")
     assert (large["warps / MP"], large["bound, ms"], large["by"]) == ("8", "1.523", "arithmetic")

@@ -15,7 +15,7 @@ int main() {
   dims.n = 300;
   dims.p = 1;
   dims.lb = true;
-  const size_t bytes = torchqp::cuda::solve_workspace_bytes<double>(dims, 1000, device);
+  const size_t bytes = torchqp::cuda::solve_workspace_bytes<double>(dims, 1000, device, true);
   std::printf("%zu bytes of scratch\n", bytes);
   return bytes > 0 ? 0 : 1;
 }

@@ -71,7 +71,7 @@ void emulate_solve(const ProblemBatch<T>& problem, const Settings& settings,
         new (&members) Members(qp::Shape::of<Team, Scalar>(problem.dims), settings, memory.arena);
       });
       team.template sync<Site::kLoad>();
-      solve_groups(team, members, problem, out, retry, index, count, [] {});
+      solve_groups(team, members, problem, out, retry, {index, count}, [] {});
     });
     EXPECT_TRUE(memory.intact());
   }

@@ -2,11 +2,13 @@
 // and no more of them after an error.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <set>
 #include <string>
 
 #include "cuda/emulator.hpp"
 #include "cuda/runtime.hpp"
+#include "cuda/setup_batch.hpp"
 #include "cuda/solve_batch.hpp"
 
 namespace torchqp::cuda {
@@ -25,6 +27,28 @@ std::vector<Dims> all_dims() {
           for (bool diagonal : {false, true})
             result.push_back({n, m, p, false, m > 0, bounds, bounds, diagonal});
   return result;
+}
+
+/// Problems whose set-up is for libraries: with equalities and without, and rows alone.
+const Dims kLarge[] = {{200, 150, 30, false, true},
+                       {300, 100, 0, false, true},
+                       {200, 0, 0},
+                       {100, 180, 20, true, true}};
+
+/// Handles that no one looks into.
+const Libraries kLibraries{reinterpret_cast<cublasContext*>(0x8000),
+                           reinterpret_cast<cusolverDnContext*>(0x9000)};
+
+/// The functions that one pass over members of these sizes calls.
+std::vector<Function> calls_of_pass(const Dims& dims) {
+  using enum Function;
+  std::vector<Function> calls{kSetAttribute, kLaunch, kFactor};
+  const auto add = [&](std::initializer_list<Function> more) { calls.insert(calls.end(), more); };
+  if (dims.m + dims.p > 0) add({kSolve});
+  if (dims.m > 0) add({kMultiply});
+  if (dims.p > 0) add({kMultiply, kMultiply, kSetAttribute, kLaunch, kMultiply});
+  add({kSetAttribute, kLaunch});
+  return calls;
 }
 
 /// Checks the two calls of one launch, from `index` on.
@@ -74,6 +98,7 @@ class Host : public testing::Test {
     ProblemBatch<T> result;
     result.dims = dims, result.size = size;
     result.Q.data = reinterpret_cast<const T*>(0x1000), result.Q.row = dims.n;
+    result.Q.batch.ndim = 1, result.Q.batch.sizes[0] = size, result.Q.batch.strides[0] = 1;
     result.lam0.data = reinterpret_cast<const T*>(0x2000);
     return result;
   }
@@ -89,7 +114,11 @@ class Host : public testing::Test {
     return result;
   }
   static cudaError_t solve(const Dims& dims, int64_t size, const Settings& settings = {}) {
-    return solve_batch<T>(problem(dims, size), settings, solution(), kDevice, kWorkspace, kStream);
+    const Error error =
+        solve_batch<T>(problem(dims, size), settings, solution(), kDevice, kWorkspace, kStream);
+    EXPECT_EQ(error.blas, 0);
+    EXPECT_EQ(error.solver, 0);
+    return error.runtime;
   }
   static cudaError_t kkt(const Dims& dims, int64_t size) {
     return kkt_batch<T>(system(dims, size), kDevice, kWorkspace, kStream);
@@ -121,6 +150,7 @@ TYPED_TEST(Host, ASolveIsTheLaunchesOfItsPlans) {
       for (size_t i = 1; i < count; i += 2) {
         const Call& call = runtime().calls[i];
         const auto& entry = *static_cast<const Entry*>(call.kernel);
+        EXPECT_EQ(entry.kind, Kind::kSolve);
         EXPECT_EQ(entry.wide, plan.lanes > 32);
         EXPECT_EQ(entry.element, sizeof(T));
         EXPECT_EQ(entry.retry, skips || i == 3);
@@ -168,20 +198,118 @@ TYPED_TEST(Host, ALinearisedSolveIsTheLaunchOfItsPlan) {
     }
 }
 
+TYPED_TEST(Host, ALargeSolveIsLaunchesAndTheCallsOfLibrariesBetweenThem) {
+  using T = TypeParam;
+  for (const Dims& dims : kLarge)
+    for (int64_t size : {1, 132, 300}) {
+      SCOPED_TRACE("n " + std::to_string(dims.n) + ", size " + std::to_string(size));
+      runtime() = {};
+      const Error error = solve_batch<T>(this->problem(dims, size), Settings{}, this->solution(),
+                                         kDevice, kWorkspace, kStream, kLibraries);
+      ASSERT_FALSE(error) << error.message();
+      const bool skips = sizeof(T) == 4 && skips_single(dims);
+      const LaunchPlan plan = sizeof(T) == 8 || skips ? plan_setup<double>(dims, size, kDevice)
+                                                      : plan_setup<float>(dims, size, kDevice);
+      std::vector<Function> expected(4, Function::kBlasMode);
+      for (int64_t first = 0; first < size; first += plan.blocks)
+        for (Function function : calls_of_pass(dims)) expected.push_back(function);
+      expected.insert(expected.end(), 2, Function::kBlasMode);
+      if (sizeof(T) == 4 && !skips)
+        expected.insert(expected.end(), {Function::kSetAttribute, Function::kLaunch});
+      std::vector<Function> called;
+      int64_t factored = 0, last_group = -1;
+      for (const Call& call : runtime().calls) {
+        called.push_back(call.function);
+        if (call.function == Function::kFactor) factored += call.members;
+        if (call.function != Function::kLaunch) continue;
+        const auto& entry = *static_cast<const Entry*>(call.kernel);
+        EXPECT_TRUE(entry.wide);
+        EXPECT_EQ(entry.element, sizeof(T));
+        EXPECT_EQ(call.stream, kStream);
+        EXPECT_EQ(call.template parameter<void*>(call.parameters.size() - 1), kWorkspace);
+        if (entry.kind == Kind::kSolve) continue;
+        EXPECT_EQ(entry.retry, skips);
+        EXPECT_LE(int64_t{call.grid.x}, plan.blocks);
+        EXPECT_EQ(static_cast<int64_t>(call.shared_bytes), plan.shared_bytes);
+        if (entry.kind == Kind::kLayOut)
+          last_group = call.template parameter<int64_t>(1) + call.grid.x - 1;
+      }
+      EXPECT_EQ(called, expected);
+      EXPECT_EQ(factored, size);
+      EXPECT_EQ(last_group, size - 1);
+      EXPECT_EQ(runtime().math, CUBLAS_TF32_TENSOR_OP_MATH) << "as its owner had it";
+      EXPECT_EQ(runtime().pointer, CUBLAS_POINTER_MODE_DEVICE);
+    }
+}
+
+TYPED_TEST(Host, AnErrorOfALibraryIsReturnedAndNothingFollowsIt) {
+  using T = TypeParam;
+  for (const Dims& dims : kLarge) {
+    const auto solve = [&] {
+      return solve_batch<T>(this->problem(dims, 200), Settings{}, this->solution(), kDevice,
+                            kWorkspace, kStream, kLibraries);
+    };
+    runtime() = {};
+    ASSERT_FALSE(solve());
+    const std::vector<Call> whole = runtime().calls;
+    std::set<Function> refused;
+    for (size_t failing = 0; failing < whole.size(); ++failing) {
+      const Function function = whole[failing].function;
+      const bool restores = failing > 3 && function == Function::kBlasMode;
+      runtime() = {};
+      runtime().failing = static_cast<int>(failing);
+      const Error error = solve();
+      refused.insert(function);
+      if (restores) continue;  // the answer is there
+      const bool of_runtime = function == Function::kSetAttribute || function == Function::kLaunch;
+      const bool of_solver = function == Function::kFactor;
+      EXPECT_TRUE(error);
+      EXPECT_EQ(error.runtime, of_runtime ? cudaErrorLaunchOutOfResources : cudaSuccess);
+      EXPECT_EQ(error.solver, of_solver ? CUSOLVER_STATUS_INTERNAL_ERROR : 0);
+      EXPECT_EQ(error.blas, of_runtime || of_solver ? 0 : CUBLAS_STATUS_EXECUTION_FAILED);
+      const std::string name = of_runtime ? "CUDA: " : of_solver ? "cuSOLVER: " : "cuBLAS: ";
+      EXPECT_EQ(error.message().rfind(name, 0), 0u) << error.message();
+      for (size_t i = failing + 1; i < runtime().calls.size(); ++i)
+        EXPECT_EQ(runtime().calls[i].function, Function::kBlasMode) << "gives the modes back";
+      EXPECT_EQ(runtime().math, CUBLAS_TF32_TENSOR_OP_MATH);
+      EXPECT_EQ(runtime().pointer, CUBLAS_POINTER_MODE_DEVICE);
+    }
+    EXPECT_GE(refused.size(), dims.m + dims.p > 0 ? 6u : 4u);
+  }
+}
+
+TYPED_TEST(Host, WithoutLibrariesABlockDoesAllOfALargeProblem) {
+  for (const Dims& dims : kLarge) {
+    runtime() = {};
+    EXPECT_EQ(this->solve(dims, 300), cudaSuccess);
+    for (const Call& call : runtime().calls) {
+      EXPECT_TRUE(call.function == Function::kSetAttribute || call.function == Function::kLaunch);
+    }
+  }
+}
+
 TYPED_TEST(Host, TheWorkspaceIsThatOfThePlans) {
   using T = TypeParam;
-  int needed = 0;
+  int needed = 0, larger = 0;
   for (const Dims& dims : all_dims())
     for (int64_t size : {0, 1, 1000, 100000}) {
       const int64_t first = plan_solve<T>(dims, size, kDevice).workspace_bytes;
       const int64_t again = plan_solve<double>(dims, size, kDevice).workspace_bytes;
       const size_t most = static_cast<size_t>(first > again ? first : again);
-      EXPECT_EQ(solve_workspace_bytes<T>(dims, size, kDevice), most);
+      EXPECT_EQ(solve_workspace_bytes<T>(dims, size, kDevice, false), most);
       const size_t backward = static_cast<size_t>(plan_kkt<T>(dims, size, kDevice).workspace_bytes);
       EXPECT_EQ(kkt_workspace_bytes<T>(dims, size, kDevice), backward);
       needed += most > 0 && backward > 0;
+      size_t with_libraries = most;
+      if (prefers_libraries(dims))
+        with_libraries = std::max(most, sizeof(T) == 8 || skips_single(dims)
+                                            ? setup_workspace_bytes<double>(dims, size, kDevice)
+                                            : setup_workspace_bytes<T>(dims, size, kDevice));
+      EXPECT_EQ(solve_workspace_bytes<T>(dims, size, kDevice, true), with_libraries);
+      larger += with_libraries > most;
     }
   EXPECT_GT(needed, 0);
+  EXPECT_EQ(larger > 0, sizeof(T) == 8) << "else double precision, block by block, takes more";
 }
 
 TYPED_TEST(Host, AnEmptyBatchLaunchesNothing) {

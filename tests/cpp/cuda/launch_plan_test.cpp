@@ -51,6 +51,9 @@ TEST(LaunchPlan, StaysWithinTheLimitsOfTheDevice) {
               expect_within_limits(plan_solve<float>(dims, size, device), size, device);
               expect_within_limits(plan_kkt<double>(dims, size, device), size, device);
               expect_within_limits(plan_kkt<float>(dims, size, device), size, device);
+              if (!prefers_dual(dims)) continue;
+              expect_within_limits(plan_setup<double>(dims, size, device), size, device);
+              expect_within_limits(plan_setup<float>(dims, size, device), size, device);
             }
 }
 
@@ -60,6 +63,21 @@ TEST(LaunchPlan, TheTeamDependsOnTheSizesAlone) {
       const Dims dims = dims_of(n, n, 0);
       EXPECT_EQ(plan_solve<double>(dims, size, kDevice).lanes,
                 plan_solve<double>(dims, 1, kSmallDevice).lanes);
+    }
+}
+
+TEST(LaunchPlan, ASetUpByLibrariesHasABlockAMemberAndItsMatricesInTheWorkspace) {
+  for (int n : {3, 40, 161, 500, 1000})
+    for (int m : {0, n / 2, n}) {
+      const Dims dims = dims_of(n, m, n / 5);
+      const LaunchPlan plan = plan_setup<double>(dims, 1000, kDevice);
+      EXPECT_TRUE(plan.wide);
+      EXPECT_EQ(plan.teams, 1);
+      EXPECT_TRUE(!plan.hot || plan.coldest == qp::Heat::kVector);
+      // Q, L, G, A, V, X, T and K, and what lasts from kernel to kernel.
+      const int64_t p = dims.p, rows = m + p;
+      const int64_t scalars = 2 * n * n + 2 * rows * n + m * p + m * m + rows * rows + 1 + rows;
+      EXPECT_GE(plan.cold_bytes, scalars * 8);
     }
 }
 

@@ -1,4 +1,5 @@
-// Prints, as JSON, the limits of an H100 and the plans of double-precision solves on it:
+// Prints, as JSON, the limits of an H100 and the plans of double-precision solves on it, or of what is
+// around a set-up by libraries:
 //
 //   plans n,m,p,size ...
 #include <cstdio>
@@ -23,12 +24,15 @@ int main(int count, char** arguments) {
       return 1;
     }
     dims.h_upper = dims.m > 0;
-    const cuda::LaunchPlan plan = cuda::plan_solve<double>(dims, size, device);
+    const bool libraries = cuda::prefers_libraries(dims);
+    const cuda::LaunchPlan plan = libraries ? cuda::plan_setup<double>(dims, size, device)
+                                            : cuda::plan_solve<double>(dims, size, device);
     std::printf(
-        "%s\n  {\"case\": \"%s\", \"wide\": %s, \"lanes\": %d, \"teams\": %d, \"blocks\": %lld, "
+        "%s\n  {\"case\": \"%s\", \"libraries\": %s, \"wide\": %s, \"lanes\": %d, \"teams\": %d, "
+        "\"blocks\": %lld, "
         "\"hot\": %s, \"coldest\": %d, \"shared_bytes\": %lld, \"cold_bytes\": %lld}",
-        i > 1 ? "," : "", arguments[i], plan.wide ? "true" : "false", plan.lanes, plan.teams,
-        static_cast<long long>(plan.blocks), plan.hot ? "true" : "false",
+        i > 1 ? "," : "", arguments[i], libraries ? "true" : "false", plan.wide ? "true" : "false",
+        plan.lanes, plan.teams, static_cast<long long>(plan.blocks), plan.hot ? "true" : "false",
         static_cast<int>(plan.coldest), static_cast<long long>(plan.shared_bytes),
         static_cast<long long>(plan.cold_bytes));
   }

@@ -6,15 +6,34 @@
 namespace torchqp::cuda {
 namespace {
 
+const void* entry(Kind kind, bool wide, size_t element, bool retry,
+                  std::vector<size_t> parameters) {
+  for (size_t bytes : {sizeof(Split), sizeof(void*)}) parameters.push_back(bytes);
+  return new Entry{kind, wide, element, retry, std::move(parameters)};  // as code, for good
+}
+
+template <class Scalar, class T>
+SetupKernels describe_setup() {
+  const bool retry = sizeof(Scalar) != sizeof(T);
+  return {entry(Kind::kLayOut, true, sizeof(T), retry,
+                {sizeof(ProblemBatch<T>), sizeof(int64_t), sizeof(SetupPointers<Scalar>)}),
+          entry(Kind::kCouple, true, sizeof(T), retry, {sizeof(Dims)}),
+          entry(Kind::kFinish, true, sizeof(T), retry,
+                {sizeof(ProblemBatch<T>), sizeof(Settings), sizeof(SolutionBatch<T>),
+                 sizeof(int64_t), sizeof(int64_t), sizeof(int*)})};
+}
+
 template <class T>
 Kernels describe(bool wide) {
-  const auto entry = [&](bool retry, std::vector<size_t> parameters) -> const void* {
-    return new Entry{wide, sizeof(T), retry, std::move(parameters)};  // as code, for good
+  const bool twice = sizeof(T) == sizeof(double);
+  const auto solve = [&](bool retry) {
+    return entry(Kind::kSolve, wide, sizeof(T), retry,
+                 {sizeof(ProblemBatch<T>), sizeof(Settings), sizeof(SolutionBatch<T>)});
   };
-  const std::vector<size_t> solve{sizeof(ProblemBatch<T>), sizeof(Settings),
-                                  sizeof(SolutionBatch<T>), sizeof(Split), sizeof(void*)};
-  return {entry(false, solve), sizeof(T) == sizeof(double) ? nullptr : entry(true, solve),
-          entry(false, {sizeof(KktBatch<T>), sizeof(Split), sizeof(void*)})};
+  return {solve(false), twice ? nullptr : solve(true),
+          entry(Kind::kKkt, wide, sizeof(T), false, {sizeof(KktBatch<T>)}),
+          wide ? describe_setup<T, T>() : SetupKernels{},
+          wide && !twice ? describe_setup<double, T>() : SetupKernels{}};
 }
 
 KernelTable describe(bool wide) {
@@ -22,10 +41,7 @@ KernelTable describe(bool wide) {
 }
 
 cudaError_t record(Call call) {
-  Runtime& state = runtime();
-  const bool fails = static_cast<int>(state.calls.size()) == state.failing;
-  state.calls.push_back(std::move(call));
-  return fails ? state.error : cudaSuccess;
+  return fails(std::move(call)) ? runtime().error : cudaSuccess;
 }
 
 }  // namespace
@@ -33,6 +49,12 @@ cudaError_t record(Call call) {
 Runtime& runtime() {
   static Runtime state;
   return state;
+}
+
+bool fails(Call call) {
+  Runtime& state = runtime();
+  state.calls.push_back(std::move(call));
+  return static_cast<int>(state.calls.size()) == state.failing + 1;
 }
 
 const KernelTable& narrow_kernels() {
@@ -80,7 +102,13 @@ cudaError_t CUDARTAPI cudaLaunchKernel(const void* kernel, dim3 grid, dim3 block
     const auto* from = static_cast<const unsigned char*>(parameters[index++]);
     call.parameters.emplace_back(from, from + bytes);
   }
-  return record(std::move(call));
+  const cudaError_t error = record(call);
+  if (error == cudaSuccess && runtime().execute) runtime().execute(call);
+  return error;
+}
+
+const char* CUDARTAPI cudaGetErrorString(cudaError_t) {
+  return "an error of the runtime";
 }
 
 }  // extern "C"

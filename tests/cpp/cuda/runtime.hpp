@@ -1,11 +1,15 @@
 #pragma once
-// A stand-in for the CUDA runtime that records what solve_batch.cpp asks of it, and refuses one call
-// on request. Its kernel tables hold descriptions of kernels in place of code.
+// A stand-in for the CUDA runtime, cuBLAS and cuSOLVER that records what the host's half asks of them,
+// and refuses one call on request. Its kernel tables hold descriptions of kernels in place of code; who
+// runs them is up to the test.
 
+#include <cublas_v2.h>
 #include <cuda_runtime_api.h>
+#include <cusolverDn.h>
 
 #include <cstddef>
 #include <cstring>
+#include <functional>
 #include <stdexcept>
 #include <vector>
 
@@ -13,17 +17,28 @@
 
 namespace torchqp::cuda {
 
+enum class Kind { kSolve, kKkt, kLayOut, kCouple, kFinish };
+
 /// What an entry point of the tables stands for.
 struct Entry {
+  Kind kind;
   bool wide;
-  size_t element;  ///< bytes of the element type of the data
-  bool retry;
+  size_t element;                  ///< bytes of the element type of the data
+  bool retry;                      ///< works in double precision on float data
   std::vector<size_t> parameters;  ///< bytes of each
 };
 
-enum class Function { kGetAttribute, kSetAttribute, kLaunch };
+enum class Function {
+  kGetAttribute,
+  kSetAttribute,
+  kLaunch,
+  kBlasMode,  ///< a mode of the cuBLAS handle is asked for or set
+  kFactor,    ///< potrfBatched
+  kSolve,     ///< trsmBatched
+  kMultiply,  ///< gemmStridedBatched
+};
 
-/// One call of the runtime, with the arguments that its function has.
+/// One call, with the arguments that its function has.
 struct Call {
   Function function;
   int attribute = 0, value = 0;  ///< the value of a device's attribute is its index
@@ -32,6 +47,7 @@ struct Call {
   size_t shared_bytes = 0;
   cudaStream_t stream = nullptr;
   std::vector<std::vector<unsigned char>> parameters{};  ///< copied when the launch was made
+  int members = 0;                                       ///< of a call of cuBLAS or cuSOLVER
 
   template <class P>
   P parameter(size_t index) const {
@@ -45,12 +61,21 @@ struct Call {
 
 struct Runtime {
   std::vector<Call> calls;
-  int failing = -1;  ///< the index of the call that fails with `error`
+  int failing = -1;  ///< the index of the call that fails with the error of its library
   cudaError_t error = cudaErrorLaunchOutOfResources;
+  cublasStatus_t blas_error = CUBLAS_STATUS_EXECUTION_FAILED;
+  cusolverStatus_t solver_error = CUSOLVER_STATUS_INTERNAL_ERROR;
+  cublasMath_t math = CUBLAS_TF32_TENSOR_OP_MATH;  ///< modes of the cuBLAS handle
+  cublasPointerMode_t pointer = CUBLAS_POINTER_MODE_DEVICE;
+  /// Runs a launch. Where there is one, the libraries compute too, on the host's memory.
+  std::function<void(const Call&)> execute;
 };
 
-/// What the functions of the runtime write to.
+/// What the functions write to.
 Runtime& runtime();
+
+/// Notes a call; whether it is the one that fails.
+bool fails(Call call);
 
 /// What the stand-in answers for an attribute of a device: another number for each.
 constexpr int attribute_of_device(cudaDeviceAttr attribute) {
