@@ -8,6 +8,9 @@
 // is the same on all of them: each lane goes through its entries, and max_all, add_all or sums make
 // one value of what the lanes have. None of them depends on the size of the team.
 //
+// A routine whose loops wait copies its team first: what it reads of it then stays in registers, where
+// a reference would be read anew after each wait.
+//
 // A team offers
 //   lane(), size(), sync<Site>(), single(f)
 //   for_each(count, f)                       f(i) for 0 <= i < count

@@ -31,8 +31,9 @@ enum class Pivot {
 /// Cost:    n^3/6 fused multiply-adds, n / tile + n / block barriers. Left-looking within a block
 ///          of columns; what is to the right of a block is updated with all of it at once.
 template <Pivot kPivot, class Team, class Scalar>
-TORCHQP_HD_CALL void factor_cholesky(const Team& team, Scalar* H, int stride, int n,
+TORCHQP_HD_CALL void factor_cholesky(const Team& caller, Scalar* H, int stride, int n,
                                      Scalar* inverse_diag, double tolerance) {
+  const Team team = caller;
   constexpr int kTile = tile_size_v<Team, Scalar>;
   const Scalar rejected =
       broadcast<Scalar>(kPivot == Pivot::kDrop ? 0.0 : std::numeric_limits<double>::quiet_NaN());

@@ -22,8 +22,9 @@ TORCHQP_BEGIN_ISA_NAMESPACE
 /// Cost:    n^2/2 fused multiply-adds, n / tile barriers. Right-looking, so that all rows below a
 ///          tile work at once.
 template <class Team, class Scalar>
-TORCHQP_HD_CALL void solve_lower(const Team& team, const Scalar* L, int stride, int n,
+TORCHQP_HD_CALL void solve_lower(const Team& caller, const Scalar* L, int stride, int n,
                                  const Scalar* inverse_diag, Scalar* x) {
+  const Team team = caller;
   if constexpr (rowwise_v<Team, Scalar>) {
     if (n > strip::kSmallSolve) return strip::solve_lower(L, stride, n, inverse_diag, x);
   }
@@ -57,8 +58,9 @@ TORCHQP_HD_CALL void solve_lower(const Team& team, const Scalar* L, int stride, 
 
 /// x <- L^-T x. As solve_lower; x_i is one sum over k descending.
 template <class Team, class Scalar>
-TORCHQP_HD_CALL void solve_lower_transposed(const Team& team, const Scalar* L, int stride, int n,
+TORCHQP_HD_CALL void solve_lower_transposed(const Team& caller, const Scalar* L, int stride, int n,
                                             const Scalar* inverse_diag, Scalar* x) {
+  const Team team = caller;
   constexpr int kTile = tile_size_v<Team, Scalar>;
   for (int j = n - kTile; j >= 0; j -= kTile) {
     Scalar solved[kTile];
@@ -103,9 +105,10 @@ TORCHQP_HD_CALL void solve_cholesky(const Team& team, const Scalar* L, int strid
 /// Bitwise: equal for every team size, tile and block.
 /// Cost:    rows n^2/2 fused multiply-adds, 2 n / block barriers.
 template <class Team, class Scalar>
-TORCHQP_HD_CALL void solve_lower_rows(const Team& team, const Scalar* L, int stride, int n,
+TORCHQP_HD_CALL void solve_lower_rows(const Team& caller, const Scalar* L, int stride, int n,
                                       const Scalar* inverse_diag, Scalar* X, int x_stride,
                                       int rows) {
+  const Team team = caller;
   if constexpr (rowwise_v<Team, Scalar>) {
     if (n > kSmall) return panel::solve_lower_rows(L, stride, n, inverse_diag, X, x_stride, rows);
   }
