@@ -165,6 +165,28 @@ TEST(SetupInDouble, DependentEqualitiesAreDropped) {
   expect_solved_with_libraries(batch.view(), kDevice);
 }
 
+/// cuSOLVER takes any positive pivot; what rounding has left of one is none.
+TEST(SetupInDouble, ANearlySingularQIsForTheOtherForm) {
+  const Family family{"rows", 12, 14, 0, false, true, false, false, false, false, 0, 0};
+  auto batch = support::random_batch<double>(family, 2, 39);
+  for (int64_t i = 0; i < batch.size; ++i) {
+    double *Q = batch.Q.data() + i * 144, *q = batch.q.data() + i * 12;
+    for (int at = 0; at < 144; ++at) Q[at] = at % 13 == 0 ? 1 : 0;
+    Q[10 * 12 + 11] = Q[11 * 12 + 10] = 1 - 1e-15;
+    q[11] = q[10];  // no slope where there is no curvature
+  }
+  QpSolutions<double> got(batch.dims, batch.size, true);
+  const Settings settings = with_data_precision<double>(default_settings<double>());
+  support::FiberGrid grid(setup_lanes<double>(batch.dims, kDevice), LaneOrder::kForward, 0);
+  emulate_setup_batch<double>(batch.view(), settings, got.view(), kDevice, grid);
+  const QpSolutions<double> expected = cpu::solve_all(batch, default_settings<double>(), true);
+  for (int64_t i = 0; i < batch.size; ++i) {
+    EXPECT_TRUE(is_solved(got.status(i)));
+    EXPECT_EQ(got.factor(i)[0], 0) << "not that of the dual form";
+    EXPECT_TRUE(support::same_bits(got.member(i), expected.member(i)));
+  }
+}
+
 /// Problems beyond a block, through solve_batch; their linearised systems by the factor that it left.
 TEST(LargeProblems, HaveTheValuesAndGradientsOfTheCpu) {
   for (const Family& family :
