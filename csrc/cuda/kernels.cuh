@@ -1,7 +1,7 @@
 #pragma once
 // The kernels over one kind of team: shells that find their team's memory and run the bodies of
-// member_solve.hpp, member_setup.hpp and member_kkt.hpp. Included by one .cu file a team, so that they compile side by
-// side.
+// member_solve.hpp, member_setup.hpp and member_kkt.hpp. Included by one .cu file a team, so that they
+// compile side by side.
 
 #include <new>
 #include <type_traits>
@@ -58,8 +58,8 @@ __global__ void solve_kernel(const __grid_constant__ ProblemBatch<T> problem,
                              const __grid_constant__ SolutionBatch<T> out,
                              const __grid_constant__ Split split, unsigned char* workspace) {
   constexpr bool kRetry = !std::is_same_v<Scalar, T>;
-  Place<Team, Scalar> place(split, shared_memory, workspace);
   using Members = MemberSolver<Scalar, T>;
+  Place<Team, Scalar> place(split, shared_memory, workspace);
   Members& members = *static_cast<Members*>(place.head);
   place.team.single([&] {
     new (&members) Members(qp::Shape::of<Team, Scalar>(problem.dims), settings, place.arena);
@@ -120,8 +120,8 @@ __global__ void finish_kernel(const __grid_constant__ ProblemBatch<T> problem,
 template <class Team, class T>
 __global__ void kkt_kernel(const __grid_constant__ KktBatch<T> system,
                            const __grid_constant__ Split split, unsigned char* workspace) {
-  Place<Team, T> place(split, shared_memory, workspace);
   using Members = MemberAdjoint<T>;
+  Place<Team, T> place(split, shared_memory, workspace);
   Members& members = *static_cast<Members*>(place.head);
   place.team.single(
       [&] { new (&members) Members(qp::adjoint_shape<Team, T>(system.dims), place.arena); });

@@ -36,8 +36,8 @@ LaunchPlan plan_solve(const Dims& dims, int64_t size, const Device& device);
 /// no longer fits into the shared memory of a block. Follows from the sizes alone.
 bool prefers_libraries(const Dims& dims);
 
-/// The plan of the kernels around a set-up by libraries. A team keeps its place in the workspace from kernel to
-/// kernel, and all matrices are there.
+/// The plan of the kernels around a set-up by libraries. A team keeps its place in the workspace from
+/// kernel to kernel, and all matrices are there.
 template <class Scalar>
 LaunchPlan plan_setup(const Dims& dims, int64_t size, const Device& device);
 
