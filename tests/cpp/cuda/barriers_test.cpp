@@ -21,9 +21,7 @@ constexpr Schedule kOneTeam{support::LaneOrder::kForward, 0, true};
 /// A batch that one team solves, member after member. `shared`: all have the first one's matrices.
 support::TeamCase solve_case(const std::string& name, const QpBatch<double>& batch, bool shared) {
   const auto compute = [=](auto solve) {
-    ProblemBatch<double> problem = batch.view();
-    for (StridedArray<double>* matrix : {&problem.Q, &problem.G, &problem.A})
-      if (shared) matrix->batch.ndim = 0;
+    const ProblemBatch<double> problem = shared ? repeat_matrices(batch, 1) : batch.view();
     QpSolutions<double> solutions(problem.dims, problem.size, true);
     solve(problem, solutions);
     EXPECT_TRUE(solutions.intact());

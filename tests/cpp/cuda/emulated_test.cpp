@@ -86,17 +86,8 @@ TYPED_TEST(Emulated, SharedMatricesHaveTheBitsOfTheCpu) {
     // period of three; or for one member, whose matrices all share.
     for (const std::vector<int64_t>& members :
          {std::vector<int64_t>{0, 1, 2, 0, 1, 2}, {1, 1, 1, 1}}) {
-      auto batch = own.pick(members);
-      const auto change = support::random_problems<TypeParam>(1, batch.q.size(), 16);
-      for (size_t i = 0; i < batch.q.size(); ++i) batch.q[i] += change[0][i];
-      ProblemBatch<TypeParam> problem = batch.view();
-      for (StridedArray<TypeParam>* matrix : {&problem.Q, &problem.G, &problem.A}) {
-        if (members.size() == 6) {
-          matrix->batch.sizes[0] = 3;
-        } else {
-          matrix->batch.ndim = 0;
-        }
-      }
+      const auto batch = with_other_terms(own, members, 16);
+      const auto problem = repeat_matrices(batch, members.size() == 6 ? 3 : 1);
       EXPECT_TRUE(qp::MemberOrder(problem, 1).repeats());
       expect_solved_as_on_cpu(problem);
     }

@@ -13,10 +13,32 @@
 #include "cuda/member_kkt.hpp"
 #include "cuda/member_solve.hpp"
 #include "support/fiber_team.hpp"
+#include "support/packed.hpp"
 #include "support/qp.hpp"
 #include "support/scratch.hpp"
 
 namespace torchqp::cuda {
+
+/// The members of `own` that are named, in this order, each with a linear term that no other has.
+template <class T>
+support::QpBatch<T> with_other_terms(const support::QpBatch<T>& own,
+                                     const std::vector<int64_t>& members, unsigned seed) {
+  support::QpBatch<T> batch = own.pick(members);
+  const auto change = support::random_problems<T>(1, batch.q.size(), seed);
+  for (size_t i = 0; i < batch.q.size(); ++i) batch.q[i] += change[0][i];
+  return batch;
+}
+
+/// The problem of a batch whose Q, G and A repeat after `period` members; 1: all have the first one's.
+template <class T>
+ProblemBatch<T> repeat_matrices(const support::QpBatch<T>& batch, int64_t period) {
+  ProblemBatch<T> problem = batch.view();
+  for (StridedArray<T>* matrix : {&problem.Q, &problem.G, &problem.A}) {
+    matrix->batch.sizes[0] = period;
+    if (period == 1) matrix->batch.ndim = 0;
+  }
+  return problem;
+}
 
 /// In which order the emulated lanes run, and who takes the members.
 struct Schedule {

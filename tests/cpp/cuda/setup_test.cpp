@@ -111,17 +111,8 @@ TYPED_TEST(Setup, SharedMatricesAreSetUpOnce) {
     // member, whose matrices all share.
     for (const std::vector<int64_t>& members :
          {std::vector<int64_t>{0, 1, 2, 0, 1, 2}, {1, 1, 1, 1, 1}}) {
-      auto batch = own.pick(members);
-      const auto change = support::random_problems<TypeParam>(1, batch.q.size(), 34);
-      for (size_t i = 0; i < batch.q.size(); ++i) batch.q[i] += change[0][i];
-      ProblemBatch<TypeParam> problem = batch.view();
-      for (StridedArray<TypeParam>* matrix : {&problem.Q, &problem.G, &problem.A}) {
-        if (members.size() == 6) {
-          matrix->batch.sizes[0] = 3;
-        } else {
-          matrix->batch.ndim = 0;
-        }
-      }
+      const auto batch = with_other_terms(own, members, 34);
+      const auto problem = repeat_matrices(batch, members.size() == 6 ? 3 : 1);
       expect_solved_with_libraries(problem, kPair);
       int64_t factors = 0;
       for (const Call& call : runtime().calls)

@@ -131,3 +131,19 @@ def pullbacks(
     here = testing.pullback(torchqp.solve_qp, problem, seed, **options)
     there = testing.pullback(torchqp.solve_qp, testing.cast(problem, device), seed, **options)
     return here, there
+
+
+def capture(
+    problem: dict[str, Tensor],
+) -> tuple[torch.cuda.CUDAGraph, dict[str, Tensor], torchqp.Solution]:
+    """A graph that solves copies of the data, the copies, and the solution that it writes."""
+    static = {k: v.clone() for k, v in problem.items()}
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        torchqp.solve_qp(**static)
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        solution = torchqp.solve_qp(**static)
+    return graph, static, solution

@@ -9,6 +9,7 @@ from parity import (
     SOLUTION,
     assert_equal,
     batched,
+    capture,
     has_library_setup,
     pullbacks,
 )
@@ -126,15 +127,7 @@ def test_nothing_waits_and_a_captured_solve_replays(cuda):
         torchqp.solve_qp(**first)
     finally:
         torch.cuda.set_sync_debug_mode("default")
-    static = {k: v.clone() for k, v in first.items()}
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        torchqp.solve_qp(**static)
-    torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        captured = torchqp.solve_qp(**static)
+    graph, static, captured = capture(first)
     for problem, solution in ((first, expected[0]), (second, expected[1])):
         for name, value in problem.items():
             static[name].copy_(value)

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 import pytest
 import torch
-from parity import MODES, SOLUTION, assert_equal, batched
+from parity import MODES, SOLUTION, assert_equal, batched, capture
 from small_problems import everything
 
 import torchqp
@@ -117,15 +117,7 @@ def test_T3_a_captured_solve_replays_on_new_data(dtype, cuda):
     first, second = (
         testing.cast(testing.make("two_sided", 12, 20, seed=s, dtype=dtype), cuda) for s in (1, 2)
     )
-    static = {k: v.clone() for k, v in first.items()}
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        torchqp.solve_qp(**static)
-    torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        captured = torchqp.solve_qp(**static)
+    graph, static, captured = capture(first)
     for problem in (first, second, first):
         for name, value in problem.items():
             static[name].copy_(value)
