@@ -37,7 +37,6 @@ struct MemberAdjoint {
     }
     const int32_t status = system.status.data[system.status.batch.offset(member)];
     team.single([&] { a.live[0] = is_solved(static_cast<Status>(status)) ? T(1) : T(0); });
-    team.template sync<Site::kLoad>();
     qp::list_held(team, a);
     load_factor(team, system.factor, member);
     team.template sync<Site::kLoad>();

@@ -87,8 +87,8 @@ TORCHQP_HD_CALL void factor_cholesky(const Team& caller, Scalar* H, int stride, 
     if (Scalar* stage = team.template stage<Scalar>()) {
       Scalar* trailing = H + int64_t{end} * stride + end;
       if (begin == 0) {
+        // The product waits between what it reads and what it writes.
         team.for_each(n - end, [&](int i) { inverse_diag[end + i] = trailing[i * (stride + 1)]; });
-        team.template sync<Site::kCholeskyTrailing>();
       }
       const Scalar* left = H + int64_t{end} * stride + begin;
       staged::multiply_rows<true>(team, stage, left, stride, n - end, left, stride, n - end,

@@ -152,6 +152,9 @@ TORCHQP_HD_CALL AdjointError<Scalar> adjoint_residuals(const Team& team, const A
 /// Solves with the form's factor and refines; writes d of the problems in `which`. Data and g_ are
 /// scaled by `scale`. Returns where the residual, which is left in it.r_d, it.r_p and it.y, stayed
 /// large.
+///
+/// Team: every lane calls and sees its own entries of g_, active and scale on entry; ends with a
+/// sync.
 template <class Team, class Scalar, class Form>
 TORCHQP_HD_CALL MaskOf<Scalar> refine_once(const Team& team, const Adjoint<Scalar>& a, Form& form,
                                            Scalar curvature, MaskOf<Scalar> which) {
@@ -165,7 +168,6 @@ TORCHQP_HD_CALL MaskOf<Scalar> refine_once(const Team& team, const Adjoint<Scala
   team.for_each(s.k, [&](int i) {
     it.lam[i] = zero, it.y[i] = select(a.active[i] != zero, a.g_lam[i], zero);
   });
-  team.template sync<Site::kAdjointStep>();
   Scalar error = broadcast<Scalar>(std::numeric_limits<Element<Scalar>>::max());
   Scalar z_size = zero;
   auto moving = which, last = broadcast_mask<Scalar>(false);  // last: see adjoint_unseen_v
@@ -213,6 +215,8 @@ TORCHQP_HD_CALL MaskOf<Scalar> refine_once(const Team& team, const Adjoint<Scala
 /// A singular K meets g only as far as g lies in its range. The factor is that of K + R with a small
 /// R, and where g has a part outside, d = -(K + R)^-1 g is that part over R, which no refinement
 /// mends: its residual K d + g is the part itself, to rounding over R.
+///
+/// Team: as refine_once.
 template <class Team, class Scalar, class Form>
 TORCHQP_HD_CALL void refine_adjoint(const Team& team, const Adjoint<Scalar>& a, Form& form,
                                     Scalar curvature, MaskOf<Scalar> which) {
@@ -226,7 +230,6 @@ TORCHQP_HD_CALL void refine_adjoint(const Team& team, const Adjoint<Scalar>& a, 
                 [&](int i) { a.g_nu[i] = select(outside, a.g_nu[i] - it.r_p[i], a.g_nu[i]); });
   team.for_each(s.k,
                 [&](int i) { a.g_lam[i] = select(outside, a.g_lam[i] - it.y[i], a.g_lam[i]); });
-  team.template sync<Site::kAdjointSetup>();
   refine_once(team, a, form, curvature, outside);
 }
 
@@ -234,7 +237,7 @@ TORCHQP_HD_CALL void refine_adjoint(const Team& team, const Adjoint<Scalar>& a, 
 
 /// Lists the rows that hold, which a given factor of the dual form goes by.
 ///
-/// Team: every lane calls; a.active is visible to all on entry; ends with a sync.
+/// Team: every lane calls and sees its own entries of a.active on entry; ends with a sync.
 template <class Team, class Scalar>
 TORCHQP_HD void list_held(const Team& team, const Adjoint<Scalar>& a) {
   const Shape& s = a.data.shape;
@@ -289,7 +292,6 @@ TORCHQP_HD_CALL void solve_adjoint(const Team& team, Adjoint<Scalar>& a) {
     team.for_each(s.np, [&](int i) { a.g_z[i] = (a.g_z[i] * a.scale.variable[i]) * cost; });
     team.for_each(s.pp, [&](int i) { a.g_nu[i] = a.g_nu[i] * a.scale.equality[i]; });
     team.for_each(s.k, [&](int i) { a.g_lam[i] = a.g_lam[i] * a.scale.row[i]; });
-    team.template sync<Site::kAdjointSetup>();
     if (s.diagonal) {
       a.diagonal.factor_active(team, a.it);
       detail::refine_adjoint(team, a, a.diagonal, one, open);

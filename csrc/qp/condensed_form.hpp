@@ -78,6 +78,7 @@ struct CondensedForm : PrimalForm<CondensedForm<Scalar>, Scalar> {
     return sum[0] == zero;
   }
 
+  /// Team: every lane calls; ends without a sync: `factor` has one before it reads base.
   template <class Team>
   TORCHQP_HD_CALL void form_base(const Team& team) const {
     const Shape& s = data.shape;
@@ -86,7 +87,6 @@ struct CondensedForm : PrimalForm<CondensedForm<Scalar>, Scalar> {
     team.template sync<Site::kCondensedSetup>();
     linalg::add_weighted_gram(team, data.Q, data.A, s.np, s.np, s.pp, ones, base);
     team.for_each(s.np, [&](int i) { base[i * s.np + i] = base[i * s.np + i] + rho; });
-    team.template sync<Site::kCondensedSetup>();
   }
 
   /// U from the factor of H.
@@ -154,7 +154,6 @@ struct CondensedForm : PrimalForm<CondensedForm<Scalar>, Scalar> {
     }
     constraint_values(team, data, it.dz, it.dy);
     team.for_each(s.k, [&](int i) { it.dlam[i] = fused(weight[i], it.dy[i], it.t[i]); });
-    team.template sync<Site::kCondensedSolve>();
   }
 
   /// What a factor of H and S that was made elsewhere for it.active needs beside it.

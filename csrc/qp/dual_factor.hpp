@@ -47,7 +47,8 @@ struct DualFactor {
   ///   in   g_z, g_c  [np], [rows]
   ///   out  d_z, d_c  [np], [rows]   zero on rows that do not hold
   ///
-  /// Team: every lane calls; inputs are visible to all on entry; ends with a sync.
+  /// Team: every lane calls and sees its own entries of active, g_z and g_c on entry; ends with a
+  /// sync.
   template <class Team>
   TORCHQP_HD_CALL void solve(const Team& team, const Data<Scalar>& data, const Scalar* active,
                              const Scalar* g_z, const Scalar* g_c, Scalar* d_z, Scalar* d_c) const {
@@ -148,7 +149,7 @@ struct DualSchur {
   /// Lists the rows with active != 0 and factors the system on them from the data, without T: the
   /// bits are those of factor_held and couple_held.
   ///
-  /// Team: every lane calls; active is visible to all on entry; ends with a sync.
+  /// Team: every lane calls and sees its own entries of active on entry; ends with a sync.
   template <class Team>
   TORCHQP_HD_CALL void factor_rows(const Team& team, const Data<Scalar>& data,
                                    const Scalar* active) const {
@@ -226,7 +227,8 @@ struct DualSchur {
 
   /// Writes the held rows' part against the equalities, which completes K.
   ///
-  /// Team: every lane calls; ends with a sync.
+  /// Team: every lane calls; ends without a sync: DualFactor::solve has one before it reads K, and
+  /// for_each_row gives a lane what it wrote.
   template <class Team>
   TORCHQP_HD_CALL void couple_held(const Team& team) const {
     const Shape& s = shape;
@@ -241,7 +243,6 @@ struct DualSchur {
       for (int j = first; j < s.pp; j += step)
         row[j] = select(listed, gather(X, i, s.pp, broadcast<Scalar>(j)), zero);
     });
-    team.template sync<Site::kDualFactor>();
   }
 
   /// The block of K below and right of the equalities.

@@ -193,11 +193,12 @@ struct DualForm {
     linalg::solve_cholesky(team, schur.trailing(), schur.factor.rows, s.mp,
                            schur.factor.inverse_K + s.pp, it.dlam);
     team.for_each(s.mp, [&](int i) { it.dy[i] = d[i] * (it.dlam[i] - it.t[i]); });
-    team.template sync<Site::kDualSolve>();
   }
 
   /// Takes the scaling of the rows out of the factor, which then belongs to the caller's G: a form
   /// tried later, for other problems of the pack, scales the rows again.
+  ///
+  /// Team: every lane calls; ends without a sync.
   template <class Team>
   TORCHQP_HD_CALL void unscale_factor(const Team& team) const {
     const Shape& s = data.shape;
@@ -209,7 +210,6 @@ struct DualForm {
       TORCHQP_ROLLED
       for (int j = first; j <= s.pp + r; j += step) row[j] = row[j] * unscale;
     });
-    team.template sync<Site::kDualFactor>();
   }
 
   /// The factor for the sides that hold, it.active.
@@ -229,11 +229,9 @@ struct DualForm {
     team.for_each(s.mp, [&](int i) {
       g_c[s.pp + i] = select(it.active[i] != zero, it.y[i] - it.active_bound(i), zero);
     });
-    team.template sync<Site::kPolishStep>();
     schur.factor.solve(team, data, it.active, it.r_d, g_c, it.dz, d_c);
     team.for_each(s.pp, [&](int i) { it.dnu[i] = d_c[i]; });
     team.for_each(s.mp, [&](int i) { it.dlam[i] = d_c[s.pp + i]; });
-    team.template sync<Site::kPolishStep>();
   }
 };
 

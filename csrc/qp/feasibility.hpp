@@ -20,8 +20,9 @@ inline constexpr double kSoftTarget = 1e-3;
 ///   in/out   solver   Q and q of these problems become zero, and the form is soft
 ///   out      outcome  its certificates and iterations, which count from zero
 ///
-/// Team: every lane calls with equal arguments; ends with a sync. The iterates of all problems and
-/// what the form had factored are lost; the best_ arrays of the others stay.
+/// Team: every lane calls with equal arguments; on return a lane sees its own entries of the
+/// iterate, and others may still ask whether the form is soft. The iterates of all problems and what
+/// the form had factored are lost; the best_ arrays of the others stay.
 template <class Team, class Scalar, class Form>
 TORCHQP_HD_CALL void seek_certificate(const Team& team, Solver<Scalar>& solver, Form& form,
                                       MaskOf<Scalar> which, Outcome<Scalar>& outcome) {
@@ -35,8 +36,7 @@ TORCHQP_HD_CALL void seek_certificate(const Team& team, Solver<Scalar>& solver, 
   } else {
     team.for_each(s.np * s.np, [&](int i) { clear(solver.data.Q[i]); });
   }
-  team.single([&] { form.set_soft(true); });
-  team.template sync<Site::kStart>();
+  team.single([&] { form.set_soft(true); });  // visible before it is first asked for, in evaluate
   form.form_base(team);
   reset_iterate(team, s, it);
   cold_start(team, s, form, it);

@@ -1,19 +1,25 @@
 #pragma once
 // Mehrotra's predictor-corrector, written once over the form of the linear algebra.
 //
-// A Form knows the problem and offers, all called by every lane and ending with a sync:
+// A Form knows the problem and offers, all called by every lane. They end with a sync where nothing
+// else is said.
 //   evaluate(team, it)          fills it.y, it.r_d, it.r_p; returns Progress. A lane needs to see
-//                               its own entries of the iterate
+//                               its own entries of the iterate, and sees those of what is filled
 //   factor(team, weight)        factors the system below for the weights W [k]; a lane needs to
 //                               see its own entries of them. Of a damped form with a third argument,
 //                               `raise`: whether to keep pivots that rounding would make vanish
 //   direction(team, it)         from it.t, it.r_d, it.r_p: dz, dnu, dlam, dy with
 //                                 Q dz + A'dnu + C'dlam = -r_d,   A dz = -r_p,
 //                                 dlam = t + W dy,   dy = C dz
+//                               it.t is visible to all on entry and dz on return; of the residuals
+//                               and the rest of the direction a lane sees its own entries
 //   recover(team, it)           z and nu that belong to the multipliers, where it does not iterate
 //                               on them
-//   factor_active(team, it)     factors the KKT matrix of the sides that hold, it.active
-//   direction_active(team, it)  from it.r_d, it.r_p, it.y: the step to where those sides are met
+//   factor_active(team, it)     factors the KKT matrix of the sides that hold, it.active, of which
+//                               a lane needs to see its own entries. Of the factor too it sees them
+//                               on return, which direction_active makes visible to all
+//   direction_active(team, it)  from it.r_d, it.r_p, it.y: the step to where those sides are met. A
+//                               lane needs to see its own entries, and sees those of the step
 //   kDamped, damping, stiffness whether and how steps are damped, see below; the weight of a
 //                               constraint that holds as an equality
 //   data, soft                  of a damped form: Q, A and C, and whether it solves the soft problem
@@ -100,7 +106,7 @@ TORCHQP_HD Scalar count_sides(const Team& team, const Iterate<Scalar>& it, int k
 
 /// Marks the sides that exist and puts every variable at its neutral value.
 ///
-/// Team: every lane calls; bounds are visible to all on entry; ends with a sync.
+/// Team: every lane calls; a lane reads and writes its own entries only, without a sync.
 template <class Team, class Scalar>
 TORCHQP_HD_CALL void reset_iterate(const Team& team, const Shape& s, const Iterate<Scalar>& it) {
   const Scalar zero = broadcast<Scalar>(0), one = broadcast<Scalar>(1);
@@ -124,12 +130,11 @@ TORCHQP_HD_CALL void reset_iterate(const Team& team, const Shape& s, const Itera
   team.for_each(s.pp, [&](int i) { it.nu[i] = zero, it.dnu[i] = zero; });
   team.for_each(
       s.k, [&](int i) { it.lam[i] = zero, it.y[i] = zero, it.dlam[i] = zero, it.dy[i] = zero; });
-  team.template sync<Site::kStart>();
 }
 
 /// All multipliers of constraints zero.
 ///
-/// Team: every lane calls; ends with a sync.
+/// Team: every lane calls and writes its own entries, without a sync.
 template <class Team, class Scalar>
 TORCHQP_HD_CALL void clear_multipliers(const Team& team, const Shape& s,
                                        const Iterate<Scalar>& it) {
@@ -138,13 +143,12 @@ TORCHQP_HD_CALL void clear_multipliers(const Team& team, const Shape& s,
     it.for_each_side([&](const Side<Scalar>& side) { side.lam[i] = zero; });
     it.lam_equal[i] = zero;
   });
-  team.template sync<Site::kStart>();
 }
 
 /// The least-squares start: minimises 1/2 z'Qz + q'z + 1/2 |y - target|^2 with Az = b, then shifts
 /// slacks and multipliers into the interior (Mehrotra 1992).
 ///
-/// Team: every lane calls; ends with a sync.
+/// Team: every lane calls; on return a lane sees its own entries of the iterate.
 template <class Team, class Scalar, class Form>
 TORCHQP_HD_CALL void cold_start(const Team& team, const Shape& s, Form& form,
                                 const Iterate<Scalar>& it) {
@@ -197,13 +201,12 @@ TORCHQP_HD_CALL void cold_start(const Team& team, const Shape& s, Form& form,
       side.lam[i] = fused(side.has[i], shifts[1], side.lam[i]);
     });
   });
-  team.template sync<Site::kStart>();
 }
 
 /// Starts from the point in it.z, it.nu, it.lam (scaled): slacks and multipliers are lifted to the
 /// floor. Entries that are not finite are taken as zero.
 ///
-/// Team: every lane calls; the point is visible to all on entry; ends with a sync.
+/// Team: every lane calls and sees its own entries of the point on entry, of the iterate on return.
 template <class Team, class Scalar, class Form>
 TORCHQP_HD_CALL void warm_start(const Team& team, const Shape& s, Form& form,
                                 const Iterate<Scalar>& it) {
@@ -219,7 +222,6 @@ TORCHQP_HD_CALL void warm_start(const Team& team, const Shape& s, Form& form,
     });
     it.lam_equal[i] = it.equal[i] * net;
   });
-  team.template sync<Site::kStart>();
   form.evaluate(team, it);
   it.for_each_side([&](const Side<Scalar>& side) {
     team.for_each(s.k, [&](int i) {
@@ -227,7 +229,6 @@ TORCHQP_HD_CALL void warm_start(const Team& team, const Shape& s, Form& form,
       side.s[i] = select(side.has[i] > zero, maximum(slack, floor), one);
     });
   });
-  team.template sync<Site::kStart>();
 }
 
 namespace detail {
@@ -295,10 +296,11 @@ TORCHQP_HD_CALL Scalar complementarity_after(const Team& team, const Shape& s,
 ///   in/out  it.r_d, it.r_p  consumed
 ///   work    it.Qz, it.Atnu, it.Ctlam
 ///
-/// Team: every lane calls; ends with a sync.
+/// Team: every lane calls; on entry and on return it sees of d what Form::direction leaves.
 template <class Team, class Scalar, class Form>
 TORCHQP_HD_CALL void refine_direction(const Team& team, const Shape& s, Form& form,
                                       const Iterate<Scalar>& it) {
+  // After this all see dlam and dnu: with a dense Q it waits, and the direction for a diagonal did.
   multiply_hessian(team, form.data, it.dz, it.Qz);
   constraint_transpose(team, form.data, it.dlam, it.Ctlam);
   constexpr auto kReplace = linalg::Into::kReplace;
@@ -310,7 +312,6 @@ TORCHQP_HD_CALL void refine_direction(const Team& team, const Shape& s, Form& fo
     it.r_d[i] = it.r_d[i] + left;
   });
   team.for_each(s.pp, [&](int i) { it.r_p[i] = it.r_p[i] + (it.r_p[i] + it.dnu[i]); });
-  team.template sync<Site::kDirection>();
   form.direction(team, it);
 }
 
@@ -424,7 +425,8 @@ TORCHQP_HD_CALL void copy_best(const Team& team, const Shape& s, const Iterate<S
 ///   in      frozen    problems that are not touched
 ///   out     outcome   merit and certificates of the best iterate; iterations are added to
 ///
-/// Team: every lane calls with equal arguments; ends with a sync.
+/// Team: every lane calls with equal arguments and sees its own entries of the iterate on entry and
+/// on return.
 /// Bitwise: equal for every team size; a problem's iterates do not depend on its company.
 template <class Team, class Scalar, class Form>
 TORCHQP_HD_CALL void interior_point(const Team& team, const Shape& s, Form& form,
@@ -474,7 +476,6 @@ TORCHQP_HD_CALL void interior_point(const Team& team, const Shape& s, Form& form
         side.s[i] = select(stale, maximum(slack, zero), side.s[i]);
       });
     });
-    team.template sync<Site::kBest>();
   }
   outcome.merit = select(frozen, outcome.merit, best);
 }

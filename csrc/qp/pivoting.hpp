@@ -166,8 +166,8 @@ TORCHQP_HD_CALL void exchange_rows(const Team& team, const Shape& s, const Itera
 ///   in/out   rounds      counts the rounds of each
 ///   returns              where the pivoting settled
 ///
-/// Team:    every lane calls with equal arguments; the guess is visible to all on entry; ends with
-///          a sync.
+/// Team:    every lane calls with equal arguments and sees its own entries of the guess on entry;
+///          on return, of it.active.
 /// Bitwise: equal for every team size; a problem's rounds do not depend on its company.
 template <class Team, class Scalar>
 TORCHQP_HD_CALL MaskOf<Scalar> pivot(const Team& team, const DualForm<Scalar>& form,
@@ -190,7 +190,7 @@ TORCHQP_HD_CALL MaskOf<Scalar> pivot(const Team& team, const DualForm<Scalar>& f
 
 /// The first guess: the sides that the solution without rows violates.
 ///
-/// Team: every lane calls; ends with a sync.
+/// Team: every lane calls; a lane reads and writes its own entries only, without a sync.
 template <class Team, class Scalar>
 TORCHQP_HD_CALL void guess_violated(const Team& team, const DualForm<Scalar>& form,
                                     const Iterate<Scalar>& it) {
@@ -204,12 +204,12 @@ TORCHQP_HD_CALL void guess_violated(const Team& team, const DualForm<Scalar>& fo
     });
     it.active[i] = held;
   });
-  team.template sync<Site::kPivotRevise>();
 }
 
 /// The guess of a warm start in it.z and it.lam: sides whose multiplier exceeds their slack.
 ///
-/// Team: every lane calls; the point is visible to all on entry; ends with a sync.
+/// Team: every lane calls; the point is visible to all on entry; on return a lane sees its own
+/// entries of it.active.
 template <class Team, class Scalar>
 TORCHQP_HD_CALL void guess_warm(const Team& team, const DualForm<Scalar>& form,
                                 const Iterate<Scalar>& it) {
@@ -225,7 +225,6 @@ TORCHQP_HD_CALL void guess_warm(const Team& team, const DualForm<Scalar>& form,
     });
     it.active[i] = held;
   });
-  team.template sync<Site::kPivotRevise>();
 }
 
 TORCHQP_END_ISA_NAMESPACE

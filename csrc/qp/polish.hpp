@@ -41,7 +41,7 @@ inline constexpr double polish_tolerance_v = sizeof(Element<Scalar>) == 8 ? 1e-1
 /// The sides that an interior iterate takes for active: multiplier above slack. it.active is
 /// written.
 ///
-/// Team: every lane calls; the iterate is visible to all on entry; ends with a sync.
+/// Team: every lane calls; a lane reads and writes its own entries only, without a sync.
 template <class Team, class Scalar>
 TORCHQP_HD_CALL void guess_active(const Team& team, const Shape& s, const Iterate<Scalar>& it) {
   const Scalar zero = broadcast<Scalar>(0);
@@ -53,7 +53,6 @@ TORCHQP_HD_CALL void guess_active(const Team& team, const Shape& s, const Iterat
     });
     it.active[i] = held;
   });
-  team.template sync<Site::kPolishSet>();
 }
 
 namespace detail {
@@ -102,7 +101,8 @@ TORCHQP_HD_CALL Scalar active_error(const Team& team, const Shape& s, const Iter
 /// Releases sides whose multiplier has the wrong sign and adds violated ones; says where anything
 /// changed.
 ///
-/// Team: every lane calls; ends with a sync.
+/// Team: every lane calls; a lane needs to see its own entries, and sees those of it.active on
+/// return.
 template <class Team, class Scalar>
 TORCHQP_HD_CALL MaskOf<Scalar> revise_active(const Team& team, const Shape& s,
                                              const Iterate<Scalar>& it, MaskOf<Scalar> which) {
@@ -135,7 +135,6 @@ TORCHQP_HD_CALL MaskOf<Scalar> revise_active(const Team& team, const Shape& s,
   const auto changed = changes[0] > zero;
   team.for_each(
       s.k, [&](int i) { it.active[i] = select(both(which, changed), revised(i), it.active[i]); });
-  team.template sync<Site::kPolishSet>();
   return changed;
 }
 
@@ -150,8 +149,8 @@ TORCHQP_HD_CALL MaskOf<Scalar> revise_active(const Team& team, const Shape& s,
 ///   in/out   outcome     merit and residuals, replaced where accepted
 ///   returns              where the polished point was accepted
 ///
-/// Team:    every lane calls with equal arguments; the iterate is visible to all on entry; ends
-///          with a sync.
+/// Team:    every lane calls with equal arguments and sees its own entries of the iterate on entry
+///          and on return.
 template <class Team, class Scalar, class Form>
 TORCHQP_HD_CALL MaskOf<Scalar> polish(const Team& team, const Data<Scalar>& data,
                                       const Scale<Scalar>& scale, const Settings& settings,

@@ -70,7 +70,6 @@ struct PrimalForm {
         soft ? broadcast_mask<Scalar>(false) : proves_dual_infeasible(team, it, r)};
     if (soft) {
       team.for_each(s.pp, [&](int i) { it.r_p[i] = it.r_p[i] - it.nu[i]; });
-      team.template sync<Site::kResiduals>();
     }
     return progress;
   }

@@ -64,14 +64,14 @@ TORCHQP_HD_CALL void constraint_values(const Team& team, const Data<Scalar>& dat
 
 /// y = Q z.
 ///
-/// Team: every lane calls; z is visible to all on entry; ends with a sync.
+/// Team: every lane calls; z is visible to all on entry; ends with a sync, but where Q is diagonal:
+/// then a lane sees its own entries of y.
 template <class Team, class Scalar>
 TORCHQP_HD_CALL void multiply_hessian(const Team& team, const Data<Scalar>& data, const Scalar* z,
                                       Scalar* y) {
   const Shape& s = data.shape;
   if (s.diagonal) {
     team.for_each(s.np, [&](int i) { y[i] = data.Q[i] * z[i]; });
-    team.template sync<Site::kFill>();
   } else {
     linalg::multiply_symmetric(team, data.Q, s.np, s.np, z, y);
   }

@@ -30,7 +30,7 @@ TORCHQP_HD_CALL void load_warm(const Team& team, const Solver<Scalar>& solver) {
 /// Pivots from the guess in it.active and polishes where that settles. Returns where the exact point
 /// was accepted.
 ///
-/// Team: every lane calls; the guess is visible to all on entry; ends with a sync.
+/// Team: every lane calls and sees its own entries of the guess on entry, of the iterate on return.
 template <class Team, class Scalar>
 TORCHQP_HD_CALL MaskOf<Scalar> finish_by_pivots(const Team& team, Solver<Scalar>& solver,
                                                 MaskOf<Scalar> candidates, int stall,
@@ -187,7 +187,7 @@ inline constexpr int kNearlyRight = 2;
 /// The point on the active set it.active, kept where it is the solution. Needs no T. Returns where;
 /// elsewhere it.active is revised.
 ///
-/// Team: every lane calls; it.active is visible to all on entry; ends with a sync.
+/// Team: every lane calls and sees its own entries of it.active on entry, of the iterate on return.
 template <class Team, class Scalar>
 TORCHQP_HD_CALL MaskOf<Scalar> try_active(const Team& team, Solver<Scalar>& solver, bool formed,
                                           MaskOf<Scalar> candidates, Outcome<Scalar>& outcome) {
@@ -205,12 +205,10 @@ TORCHQP_HD_CALL MaskOf<Scalar> try_active(const Team& team, Solver<Scalar>& solv
   team.for_each(s.np, [&](int i) { it.r_d[i] = data.q[i]; });
   team.for_each(s.pp, [&](int i) { it.r_p[i] = -data.b[i]; });
   team.for_each(s.mp, [&](int i) { it.y[i] = broadcast<Scalar>(0); });
-  team.template sync<Site::kPolishStep>();
   solver.dual.direction_active(team, it);
   team.for_each(s.np, [&](int i) { it.z[i] = it.dz[i]; });
   team.for_each(s.pp, [&](int i) { it.nu[i] = it.dnu[i]; });
   team.for_each(s.mp, [&](int i) { it.lam[i] = it.dlam[i]; });
-  team.template sync<Site::kPolishStep>();
   return polish(team, data, solver.scale, solver.settings, solver.dual, it, candidates,
                 Polish::kOneSet, outcome);
 }

@@ -39,7 +39,8 @@ TORCHQP_HD_CALL void store_multipliers(const Team& team, const Solver<Scalar>& s
   });
 }
 
-/// Writes the iterate of the problems in `which` to the result, in the caller's units.
+/// Writes the iterate of the problems in `which` to the result, in the caller's units. Each lane
+/// writes its own entries.
 template <class Team, class Scalar>
 TORCHQP_HD_CALL void store(const Team& team, Solver<Scalar>& solver, MaskOf<Scalar> which,
                            const Residuals<Scalar>& r, Scalar status, bool dual) {
@@ -68,7 +69,6 @@ TORCHQP_HD_CALL void store(const Team& team, Solver<Scalar>& solver, MaskOf<Scal
     put(out.status[0], status);
     put(out.factor_tag[0], dual ? one : s.diagonal ? broadcast<Scalar>(0) : -solver.scale.cost[0]);
   });
-  team.template sync<Site::kFinish>();
 }
 
 template <class Scalar>
@@ -148,15 +148,14 @@ TORCHQP_HD_CALL Scalar run_primal(const Team& team, Solver<Scalar>& solver, Form
   if (!any(doubtful)) return spent;
   Outcome<Scalar> sought;
   seek_certificate(team, solver, form, doubtful, sought);
-  team.single([&] { form.set_soft(false); });
-  net_multipliers(team, s, it);
+  net_multipliers(team, s, it);  // after it no lane asks any more whether the form is soft
   store_multipliers(team, solver, sought.primal_infeasible);
   team.single([&] {
+    form.set_soft(false);
     const Scalar infeasible = number<Scalar>(Status::kPrimalInfeasible);
     out.status[0] = select(sought.primal_infeasible, infeasible, out.status[0]);
     out.factor_tag[0] = select(doubtful, zero, out.factor_tag[0]);
   });
-  team.template sync<Site::kFinish>();
   if (keep_factor && !all(either(frozen, doubtful))) {
     form.form_base(team);
     copy_best(team, s, it, negate(doubtful), false);

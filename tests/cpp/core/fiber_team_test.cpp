@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "support/races.hpp"
 #include "support/scratch.hpp"
 
 namespace torchqp::support {
@@ -131,6 +132,27 @@ TEST(FiberTeam, AMissingWriteAfterReadBarrierIsNoticed) {
     wrong += rotate(grid, 40, 2) != rotated(40, 2);
   }
   EXPECT_GT(wrong, 0);
+}
+
+TEST(FiberTeam, ARaceThatChangesNoValueIsNoticedUnderThreadSanitizer) {
+  if (!kThreadSanitizer) GTEST_SKIP() << "only ThreadSanitizer sees it";
+  int shared = 1;
+  const auto read_then_write = [&](const FiberTeam& team) {
+    const int seen = shared;
+    team.sync<kRead>();
+    team.single([&] { shared = seen; });
+  };
+  FiberGrid grid(3);
+  const int before = races();
+  grid.run(read_then_write);
+  EXPECT_EQ(races(), before);
+  {
+    const DisabledBarrier mutation(grid.barriers().at(0));
+    const ExpectedRaces expected;
+    EXPECT_THROW(grid.run(read_then_write), Race);
+    EXPECT_GT(races(), before);
+  }
+  EXPECT_NO_THROW(grid.run(read_then_write)) << "the grid is usable after a race";
 }
 
 TEST(FiberTeam, LanesAtDifferentBarriersAreReportedWithTheirPlaces) {

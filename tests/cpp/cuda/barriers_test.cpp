@@ -2,6 +2,7 @@
 // support/mutation.hpp.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <iostream>
 #include <memory>
 
@@ -46,10 +47,12 @@ support::TeamCase solve_case(const std::string& name, const QpBatch<double>& bat
           }};
 }
 
-/// The linearised systems of a batch, which one team solves.
-support::TeamCase kkt_case(const std::string& name, const QpBatch<double>& batch,
-                           bool with_factor) {
+/// The linearised systems of a batch, which one team solves; the first `failed` ones as if their
+/// problems had not been solved.
+support::TeamCase kkt_case(const std::string& name, const QpBatch<double>& batch, bool with_factor,
+                           int failed = 0) {
   const auto systems = std::make_shared<cpu::Systems<double>>(batch, 7);
+  std::fill_n(systems->status.begin(), failed, static_cast<int32_t>(Status::kMaxIterations));
   const auto answers = [=] {
     std::vector<double> all;
     for (int64_t i = 0; i < systems->batch.size; ++i)
@@ -70,7 +73,6 @@ support::TeamCase kkt_case(const std::string& name, const QpBatch<double>& batch
 }
 
 TEST(Barriers, EveryOneBetweenMembersIsMissedWhenItIsOff) {
-  if (support::kThreadSanitizer) GTEST_SKIP() << "without a barrier the lanes race on purpose";
   std::vector<support::TeamCase> cases;
   for (const support::Family& family : support::families()) {
     const std::string name = family.name;
@@ -80,33 +82,19 @@ TEST(Barriers, EveryOneBetweenMembersIsMissedWhenItIsOff) {
     for (size_t i = 0; i < alike.q.size(); ++i) alike.q[i] += batch.q[i];
     cases.push_back(solve_case(name + ", shared", alike, true));
     for (bool with_factor : {false, true}) cases.push_back(kkt_case(name, batch, with_factor));
+    cases.push_back(kkt_case(name + ", failed", batch, false, 2));
   }
-  for (bool bounds : {false, true})
+  for (bool bounds : {false, true}) {
     cases.push_back(solve_case("troubled", support::troubled_batch<double>(bounds).batch, false));
+  }
   const auto between_members = [](const support::Barrier& barrier) {
     return barrier.place().rfind("member_", 0) == 0;
   };
   const support::BarrierReport report = support::switch_off_barriers(cases, between_members);
   std::cout << report.table();
-  EXPECT_EQ(report.barriers.size(), 7u) << "a new barrier needs a case here";
-  // Not missed alone are those of a linearised system. After the answers are stored, the next
-  // member's data overwrite nothing that another lane still reads. And of the two before the solve
-  // one is enough, because listing the rows has a barrier of its own: without the one, the other is
-  // missed.
-  int alone = 0;
-  for (const support::Barrier& barrier : report.unnoticed()) {
-    EXPECT_EQ(barrier.place().rfind("member_kkt.hpp:", 0), 0u) << barrier.place();
-    if (barrier.site == Site::kStore) continue;
-    const support::DisabledBarrier off(barrier);
-    const auto others = support::switch_off_barriers(cases, [&](const support::Barrier& other) {
-      return other.site == Site::kLoad && other.place().rfind("member_kkt.hpp:", 0) == 0;
-    });
-    EXPECT_EQ(others.barriers.size(), 1u);
-    EXPECT_EQ(others.unnoticed_places(), std::vector<std::string>{});
-    ++alone;
-  }
-  EXPECT_EQ(report.unnoticed().size(), 3u);
-  EXPECT_EQ(alone, 2);
+  EXPECT_EQ(report.unnoticed_places(), std::vector<std::string>{});
+  for (const std::string& place : report.unreached_places("cuda"))
+    ADD_FAILURE() << "a new barrier needs a case here: " << place;
 }
 
 }  // namespace

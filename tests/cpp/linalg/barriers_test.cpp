@@ -10,15 +10,10 @@ namespace torchqp::linalg {
 namespace {
 
 TEST(Barriers, EveryOneIsMissedWhenItIsOff) {
-  if (support::kThreadSanitizer) GTEST_SKIP() << "without a barrier the lanes race on purpose";
   const auto report = support::switch_off_barriers(every_routine<double>(13, 9));
   std::cout << report.table();
-  // One is there for a reader's sake: after the staged factorization has copied the diagonal, the
-  // product that overwrites it has a barrier of its own before it writes.
-  const std::vector<support::Barrier> unnoticed = report.unnoticed();
-  ASSERT_EQ(unnoticed.size(), 1u);
-  EXPECT_EQ(unnoticed[0].site, Site::kCholeskyTrailing);
-  EXPECT_EQ(report.barriers.size(), 23u) << "a new barrier needs a case here";
+  EXPECT_EQ(report.unreached_places("linalg"), std::vector<std::string>{});
+  EXPECT_EQ(report.unnoticed_places(), std::vector<std::string>{});
 }
 
 }  // namespace

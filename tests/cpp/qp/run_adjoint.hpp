@@ -32,7 +32,20 @@ AdjointInput<T> adjoint_input(const Dims& dims, const Problems<double>& outputs,
   return input;
 }
 
-/// Per problem: d_z, d_nu, d_lam (rows, then bounds), without padding.
+template <class Scalar>
+void read_adjoint(const Adjoint<Scalar>& adjoint, Problems<double>& outputs) {
+  const Shape& shape = adjoint.data.shape;
+  for (int w = 0; w < width_v<Scalar>; ++w) {
+    const auto append = [&](const Scalar* from, int count) {
+      for (int i = 0; i < count; ++i) outputs[w].push_back(static_cast<double>(get(from[i], w)));
+    };
+    append(adjoint.d_z, shape.n), append(adjoint.d_nu, shape.p), append(adjoint.d_lam, shape.m);
+    if (shape.bounds) append(adjoint.d_lam + shape.mp, shape.n);
+    append(adjoint.info, 1);
+  }
+}
+
+/// Per problem: d_z, d_nu, d_lam (rows, then bounds), info; without padding.
 template <class Scalar, class Launch>
 Problems<double> run_adjoint(const Launch& launch, const support::QpBatch<Element<Scalar>>& batch,
                              const AdjointInput<Element<Scalar>>& input) {
@@ -61,22 +74,16 @@ Problems<double> run_adjoint(const Launch& launch, const support::QpBatch<Elemen
     set(adjoint.factor_tag[0], w, T(0));
   }
 
-  const int64_t before = support::allocations();
-  launch([&](const auto& team) { solve_adjoint(team, adjoint); });
-  if constexpr (std::is_same_v<Team, SerialTeam>) {
-    EXPECT_EQ(support::allocations(), before);
-  }
-  EXPECT_TRUE(scratch.intact());
-
   Problems<double> outputs(width_v<Scalar>);
-  for (int w = 0; w < width_v<Scalar>; ++w) {
-    const auto append = [&](const Scalar* from, int count) {
-      for (int i = 0; i < count; ++i) outputs[w].push_back(static_cast<double>(get(from[i], w)));
-    };
-    append(adjoint.d_z, shape.n), append(adjoint.d_nu, shape.p), append(adjoint.d_lam, shape.m);
-    if (shape.bounds) append(adjoint.d_lam + shape.mp, shape.n);
-    append(adjoint.info, 1);
-  }
+  const int64_t before = support::allocations();
+  launch([&](const auto& team) {
+    solve_adjoint(team, adjoint);
+    if constexpr (std::is_same_v<Team, SerialTeam>) {
+      EXPECT_EQ(support::allocations(), before);
+    }
+    if (team.lane() + 1 == team.size()) read_adjoint(adjoint, outputs);  // all lanes see the answer
+  });
+  EXPECT_TRUE(scratch.intact());
   return outputs;
 }
 

@@ -15,8 +15,7 @@ namespace torchqp::qp {
 
 using support::Problems;
 
-/// Per problem: status, iterations, factor_tag, residuals, then z, nu, lam, active and slack
-/// without padding, then the factor where it was kept.
+/// What run_solver returns begins with these, per problem.
 constexpr int kStatus = 0, kIterations = 1, kFactorTag = 2, kResiduals = 3, kZ = 7;
 
 struct HowToSolve {
@@ -25,6 +24,48 @@ struct HowToSolve {
   bool warm = false;  ///< from the batch's z0, nu0 and lam0
 };
 
+template <class Scalar>
+void read_result(const Solver<Scalar>& solver, const HowToSolve& how, Problems<double>& outputs) {
+  const Shape& shape = solver.data.shape;
+  const Result<Scalar>& result = solver.result;
+  for (int w = 0; w < width_v<Scalar>; ++w) {
+    std::vector<double>& out = outputs[w];
+    const auto append = [&](const Scalar* from, int count) {
+      for (int i = 0; i < count; ++i) out.push_back(static_cast<double>(get(from[i], w)));
+    };
+    append(result.status, 1), append(result.iterations, 1), append(result.factor_tag, 1);
+    append(result.residuals, 4);
+    append(result.z, shape.n), append(result.nu, shape.p);
+    for (const Scalar* array : {result.lam, result.active}) {
+      append(array, shape.m);
+      if (shape.bounds) append(array + shape.mp, shape.n);
+    }
+    append(result.slack, shape.m);
+    // Without a barrier poison is read here, which is no status and no count.
+    if (!how.keep_factor || !(out[kStatus] <= static_cast<double>(Status::kSolvedInaccurate)))
+      continue;
+    const auto triangle = [&](const Scalar* from, int stride, int size) {
+      for (int i = 0; i < size; ++i) append(from + i * stride, i + 1);
+    };
+    if (out[kFactorTag] > 0) {
+      const DualFactor<Scalar>& factor = solver.dual.schur.factor;
+      triangle(factor.L, shape.np, shape.n), append(factor.inverse_L, shape.n);
+      triangle(factor.K, factor.rows, shape.p), append(factor.inverse_K, shape.p);
+      const double count = get(factor.held.count[0], w);
+      const int held = count <= shape.m ? static_cast<int>(count) : 0;
+      append(factor.held.row, held);
+      for (int i = 0; i < held; ++i) append(factor.K + (shape.pp + i) * factor.rows, shape.p);
+      triangle(solver.dual.schur.trailing(), factor.rows, held);
+      append(factor.inverse_K + shape.pp, held);
+    } else if (out[kFactorTag] < 0) {
+      triangle(solver.condensed.H, shape.np, shape.n), append(solver.condensed.inverse_H, shape.n);
+      triangle(solver.condensed.S, shape.pp, shape.p), append(solver.condensed.inverse_S, shape.p);
+    }
+  }
+}
+
+/// Per problem: status, iterations, factor_tag, residuals, then z, nu, lam, active and slack
+/// without padding, then the factor where it was kept.
 template <class Scalar, class Launch>
 Problems<double> run_solver(const Launch& launch, const support::QpBatch<Element<Scalar>>& batch,
                             const HowToSolve& how) {
@@ -53,45 +94,13 @@ Problems<double> run_solver(const Launch& launch, const support::QpBatch<Element
   const int64_t before = support::allocations();
   launch([&](const auto& team) {
     solve(team, solver, how.warm, Prepared::kNothing, false, how.keep_factor);
+    // A grid of fibers notes each barrier once; the product path must not allocate at all.
+    if constexpr (std::is_same_v<Team, SerialTeam>) {
+      EXPECT_EQ(support::allocations(), before);
+    }
+    if (team.lane() + 1 == team.size()) read_result(solver, how, outputs);  // all lanes see it
   });
-  // A grid of fibers notes each barrier once; the product path must not allocate at all.
-  if constexpr (std::is_same_v<Team, SerialTeam>) {
-    EXPECT_EQ(support::allocations(), before);
-  }
   EXPECT_TRUE(scratch.intact());
-
-  const Result<Scalar>& result = solver.result;
-  for (int w = 0; w < width_v<Scalar>; ++w) {
-    std::vector<double>& out = outputs[w];
-    const auto append = [&](const Scalar* from, int count) {
-      for (int i = 0; i < count; ++i) out.push_back(static_cast<double>(get(from[i], w)));
-    };
-    append(result.status, 1), append(result.iterations, 1), append(result.factor_tag, 1);
-    append(result.residuals, 4);
-    append(result.z, shape.n), append(result.nu, shape.p);
-    for (const Scalar* array : {result.lam, result.active}) {
-      append(array, shape.m);
-      if (shape.bounds) append(array + shape.mp, shape.n);
-    }
-    append(result.slack, shape.m);
-    if (!how.keep_factor || !is_solved(static_cast<Status>(out[kStatus]))) continue;
-    const auto triangle = [&](const Scalar* from, int stride, int size) {
-      for (int i = 0; i < size; ++i) append(from + i * stride, i + 1);
-    };
-    if (out[kFactorTag] > 0) {
-      const DualFactor<Scalar>& factor = solver.dual.schur.factor;
-      triangle(factor.L, shape.np, shape.n), append(factor.inverse_L, shape.n);
-      triangle(factor.K, factor.rows, shape.p), append(factor.inverse_K, shape.p);
-      const int held = static_cast<int>(get(factor.held.count[0], w));
-      append(factor.held.row, held);
-      for (int i = 0; i < held; ++i) append(factor.K + (shape.pp + i) * factor.rows, shape.p);
-      triangle(solver.dual.schur.trailing(), factor.rows, held);
-      append(factor.inverse_K + shape.pp, held);
-    } else if (out[kFactorTag] < 0) {
-      triangle(solver.condensed.H, shape.np, shape.n), append(solver.condensed.inverse_H, shape.n);
-      triangle(solver.condensed.S, shape.pp, shape.p), append(solver.condensed.inverse_S, shape.p);
-    }
-  }
   return outputs;
 }
 

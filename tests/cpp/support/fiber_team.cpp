@@ -13,6 +13,8 @@
 #include <exception>
 #include <new>
 
+#include "support/races.hpp"
+
 #if !defined(__x86_64__) && !defined(TORCHQP_FIBER_UCONTEXT)
 #define TORCHQP_FIBER_UCONTEXT
 #endif
@@ -187,6 +189,7 @@ struct FiberGrid::Impl {
   void (*body)(void*, const FiberTeam&) = nullptr;
   void* context = nullptr;
   std::exception_ptr error;
+  int races_before = 0;
 
   Context main;
   void* main_tsan_fiber = nullptr;
@@ -254,6 +257,10 @@ struct FiberGrid::Impl {
     lane.state = State::kReturned;
     grid.leave(lane);
     std::abort();  // a lane that returned is never entered again
+  }
+
+  void stop_after_race() const {
+    if (races() != races_before) throw Race("lanes race");
   }
 
   void count_visit(const Barrier& barrier) {
@@ -335,6 +342,7 @@ void FiberGrid::run_lanes(void (*body)(void*, const FiberTeam&), void* context) 
   grid.body = body;
   grid.context = context;
   grid.error = nullptr;
+  grid.races_before = races();
   if (__tsan_get_current_fiber) grid.main_tsan_fiber = __tsan_get_current_fiber();
   std::memset(grid.slots, 0xFF, 2 * size_t(grid.slot_count) * FiberTeam::kSlotBytes);
   if (__tsan_release) __tsan_release(&grid.launch_object);
@@ -355,6 +363,11 @@ void FiberGrid::run_lanes(void (*body)(void*, const FiberTeam&), void* context) 
     if (!together) {
       if (__tsan_acquire) __tsan_acquire(&grid.finish_object);
       const std::string message = grid.report(lanes_);
+      for (int i = 0; i < lanes_ && __tsan_switch_to_fiber; ++i) {
+        __tsan_switch_to_fiber(grid.lanes[i].tsan_fiber,
+                               0);  // what it did is done: an ordered switch
+        __tsan_switch_to_fiber(grid.main_tsan_fiber, 0);
+      }
       for (int i = 0; i < lanes_; ++i) {  // a stack that was abandoned half way is not used again
         unmap_stack(grid.lanes[i]);
         map_stack(grid.lanes[i]);
@@ -367,18 +380,21 @@ void FiberGrid::run_lanes(void (*body)(void*, const FiberTeam&), void* context) 
   }
   if (__tsan_acquire) __tsan_acquire(&grid.finish_object);
   if (grid.error) std::rethrow_exception(grid.error);
+  grid.stop_after_race();
 }
 
 void FiberTeam::wait(const Barrier& barrier) const {
+  FiberGrid::Impl& grid = *grid_->impl_;
+  grid.stop_after_race();
   for (int i = 0; i < disabled_count; ++i)
     if (barrier == disabled[i]) return;
-  FiberGrid::Impl& grid = *grid_->impl_;
   Lane& lane = grid.lanes[lane_];
   lane.barrier = barrier;
   char* object = &grid.barrier_objects[lane.barriers_passed++ & 1];
   if (__tsan_release) __tsan_release(object);
   grid.leave(lane);
   if (__tsan_acquire) __tsan_acquire(object);
+  grid.stop_after_race();
 }
 
 void* FiberTeam::stage_memory(size_t bytes) const {

@@ -39,6 +39,12 @@ struct Divergence : std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
+/// Two lanes used the same memory, one of them to write, with no barrier between: what they leave
+/// there depends on who comes first. Only ThreadSanitizer sees it.
+struct Race : std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
+
 /// One barrier in the source: its name and the line of the call.
 struct Barrier {
   Site site;
@@ -165,8 +171,8 @@ class FiberGrid {
   /// Calls body(team) on every lane and returns when all have returned.
   ///
   /// Throws Divergence when lanes wait at different barriers, or some wait while others have
-  /// returned; the waiting lanes are then abandoned where they stand (no destructors run). Rethrows
-  /// the first exception that leaves a lane.
+  /// returned; the waiting lanes are then abandoned where they stand (no destructors run). Throws
+  /// Race when lanes race. Rethrows the first exception that leaves a lane.
   template <class Body>
   void run(Body&& body) {
     using Plain = std::remove_reference_t<Body>;

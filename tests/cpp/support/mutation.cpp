@@ -2,13 +2,17 @@
 
 #include <algorithm>
 #include <array>
+#include <filesystem>
+#include <fstream>
 #include <iomanip>
-#include <map>
-#include <optional>
+#include <regex>
+#include <set>
 #include <sstream>
 #include <stdexcept>
 #include <string_view>
 #include <utility>
+
+#include "support/races.hpp"
 
 namespace torchqp::support {
 namespace {
@@ -31,19 +35,22 @@ bool contains(const std::vector<Barrier>& barriers, const Barrier& barrier) {
   return std::find(barriers.begin(), barriers.end(), barrier) != barriers.end();
 }
 
-/// The barriers that the case waits at on this schedule, or nothing when it does not run there as
-/// it does serially.
-std::optional<std::vector<Barrier>> run(const TeamCase& test, const std::vector<double>& expected,
-                                        const Schedule& schedule) {
+/// How a run on a grid went.
+struct Run {
+  std::vector<Barrier> barriers;  ///< that were waited at
+  const char* fault = nullptr;    ///< what is not as in the serial run
+};
+
+Run run(const TeamCase& test, const std::vector<double>& expected, const Schedule& schedule) {
   FiberGrid grid(schedule.lanes, schedule.order, schedule.seed, schedule.staged);
-  std::vector<double> actual;
   try {
-    actual = test.on_grid(grid);
+    const std::vector<double> actual = test.on_grid(grid);
+    return {grid.barriers(), same_bits(actual, expected) ? nullptr : "values"};
   } catch (const Divergence&) {
-    return std::nullopt;
+    return {{}, "divergence"};
+  } catch (const Race&) {
+    return {{}, "race"};
   }
-  if (!same_bits(actual, expected)) return std::nullopt;
-  return grid.barriers();
 }
 
 /// The enumerator's name, as the compiler spells it.
@@ -68,20 +75,28 @@ std::vector<Barrier> BarrierReport::unnoticed() const {
   return result;
 }
 
+std::vector<std::string> BarrierReport::unreached_places(const std::string& folder) const {
+  std::set<std::string> reached;
+  for (const Barrier& barrier : barriers) reached.insert(barrier.place());
+  const std::regex waits("(sync|max_all|add_all|sums)<Site::");
+  std::vector<std::string> places;
+  const auto sources = std::filesystem::path(__FILE__).parent_path() / "../../../csrc" / folder;
+  for (const auto& entry : std::filesystem::directory_iterator(sources)) {
+    if (entry.path().extension() != ".hpp") continue;
+    std::ifstream file(entry.path());
+    std::string line;
+    for (int number = 1; std::getline(file, line); ++number) {
+      const std::string place = entry.path().filename().string() + ":" + std::to_string(number);
+      if (std::regex_search(line, waits) && reached.count(place) == 0) places.push_back(place);
+    }
+  }
+  return places;
+}
+
 std::vector<std::string> BarrierReport::unnoticed_places() const {
   std::vector<std::string> places;
   for (const Barrier& barrier : unnoticed()) places.push_back(barrier.place());
   return places;
-}
-
-std::vector<int> BarrierReport::unnoticed_sites() const {
-  std::map<int, int> noticed;
-  for (const Barrier& barrier : barriers) ++noticed[static_cast<int>(barrier.site)];
-  for (const Barrier& barrier : unnoticed()) --noticed[static_cast<int>(barrier.site)];
-  std::vector<int> sites;
-  for (const auto& [site, count] : noticed)
-    if (count == 0) sites.push_back(site);
-  return sites;
 }
 
 std::string BarrierReport::table() const {
@@ -109,21 +124,31 @@ BarrierReport switch_off_barriers(const std::vector<TeamCase>& cases,
   for (size_t c = 0; c < cases.size(); ++c) {
     expected.push_back(cases[c].serial());
     for (size_t s = 0; s < kCount; ++s) {
-      const auto barriers = run(cases[c], expected[c], kSchedules[s]);
-      if (!barriers) throw std::logic_error(cases[c].name + " differs from its serial run");
-      waited[c][s] = *barriers;
-      for (const Barrier& barrier : *barriers)
+      const Run whole = run(cases[c], expected[c], kSchedules[s]);
+      if (whole.fault != nullptr)
+        throw std::logic_error(cases[c].name + " differs from its serial run: " + whole.fault);
+      waited[c][s] = whole.barriers;
+      for (const Barrier& barrier : whole.barriers)
         if (asked(barrier) && !contains(report.barriers, barrier))
           report.barriers.push_back(barrier);
     }
   }
-  for (const Barrier& barrier : report.barriers) {
+  const auto run_without = [&](const Barrier& barrier, size_t c, size_t s) {
     const DisabledBarrier mutation(barrier);
+    const ExpectedRaces races;
+    return run(cases[c], expected[c], kSchedules[s]).fault;
+  };
+  for (const Barrier& barrier : report.barriers) {
     std::string missed_by;
     for (size_t c = 0; c < cases.size() && missed_by.empty(); ++c)
-      for (size_t s = 0; s < kCount && missed_by.empty(); ++s)
-        if (contains(waited[c][s], barrier) && !run(cases[c], expected[c], kSchedules[s]))
-          missed_by = cases[c].name;
+      for (size_t s = 0; s < kCount && missed_by.empty(); ++s) {
+        if (!contains(waited[c][s], barrier)) continue;
+        const char* fault = run_without(barrier, c, s);
+        if (fault == nullptr) continue;
+        missed_by = cases[c].name + ": " + fault;
+        if (run(cases[c], expected[c], kSchedules[s]).fault != nullptr)
+          throw std::logic_error(missed_by + " stays when " + barrier.place() + " is on again");
+      }
     report.missed_by.push_back(missed_by);
   }
   return report;

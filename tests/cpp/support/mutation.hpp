@@ -1,7 +1,7 @@
 #pragma once
 // Mutation of barriers: every barrier that a routine waits at is switched off in turn, and some run
-// in a permuted order of lanes must then diverge or give other bits. A barrier that nobody misses
-// is either redundant or not tested.
+// in a permuted order of lanes must then diverge, give other bits or, under ThreadSanitizer, race. A
+// barrier that nobody misses is either redundant or not tested.
 
 #include <functional>
 #include <string>
@@ -12,15 +12,16 @@
 namespace torchqp::support {
 
 struct BarrierReport {
-  std::vector<Barrier> barriers;       ///< all that were waited at, and asked for
-  std::vector<std::string> missed_by;  ///< of each, the first case that its absence changes, or ""
+  std::vector<Barrier> barriers;  ///< all that were waited at, and asked for
+  std::vector<std::string>
+      missed_by;  ///< of each, the first case that its absence changes and how, or ""
 
   std::vector<Barrier> unnoticed() const;
+  /// "file:line" of each barrier in the headers of this folder of csrc that was not waited at.
+  std::vector<std::string> unreached_places(const std::string& folder) const;
   /// "file:line" of each unnoticed barrier.
   std::vector<std::string> unnoticed_places() const;
-  /// Names of barriers (Site) that were waited at and of which no one was noticed.
-  std::vector<int> unnoticed_sites() const;
-  /// A line for each barrier: place, name, and which case misses it.
+  /// A line for each barrier: place, name, and which case misses it, by what.
   std::string table() const;
 };
 
