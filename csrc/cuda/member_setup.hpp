@@ -64,12 +64,11 @@ struct MemberSetup {
   }
 };
 
-/// The member whose matrices a group of the batch has; -1 where the batch has no such group.
+/// The member whose matrices a group of the batch has.
 template <class T>
 TORCHQP_HD int64_t first_of_group(const ProblemBatch<T>& problem, int64_t group) {
   const qp::MemberOrder order(problem, 1);
-  const int64_t place = group * order.times();
-  return place < problem.size ? order.run(place, problem.size).member : -1;
+  return order.run(group * order.times(), problem.size).member;
 }
 
 TORCHQP_END_ISA_NAMESPACE
