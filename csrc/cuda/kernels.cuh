@@ -89,11 +89,8 @@ __global__ void lay_out_kernel(const __grid_constant__ ProblemBatch<T> problem, 
                                unsigned char* workspace) {
   Place<Team, Scalar> place(split, shared_memory, workspace);
   auto& setup = make_setup<Scalar, T>(place, problem.dims, Settings{});
-  place.team.single([&] {
-    const qp::DualSchur<Scalar>& schur = setup.members.solver.dual.schur;
-    pointers.L[place.index] = schur.factor.L, pointers.V[place.index] = schur.V;
-  });
-  setup.lay_out(place.team, problem, first_of_group(problem, group + place.index));
+  setup.lay_out(place.team, problem, first_of_group(problem, group + place.index),
+                pointers.L + place.index, pointers.V + place.index);
 }
 
 template <class Team, class Scalar, class T>

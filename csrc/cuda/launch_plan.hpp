@@ -32,8 +32,8 @@ struct LaunchPlan {
 template <class Scalar>
 LaunchPlan plan_solve(const Dims& dims, int64_t size, const Device& device);
 
-/// Whether the set-up of a solve is for libraries: in the dual form, where the factor of an active set
-/// no longer fits into the shared memory of a block. Follows from the sizes alone.
+/// Whether the set-up of a solve is for libraries: in the dual form, with more than 160 variables or
+/// rows. Follows from the sizes alone.
 bool prefers_libraries(const Dims& dims);
 
 /// The plan of the kernels around a set-up by libraries. A team keeps its place in the workspace from

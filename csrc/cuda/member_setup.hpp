@@ -25,13 +25,21 @@ struct MemberSetup {
         row(arena.take(shape.mp, qp::Heat::kData)),
         inverse_K(arena.take(shape.pp, qp::Heat::kData)) {}
 
-  /// Before the factor of Q. Team: every lane calls with equal arguments; ends without a sync.
+  /// Before the factor of Q.
+  ///
+  ///   out  L, V  where the library finds this member's
+  ///
+  /// Team: every lane calls with equal arguments; ends without a sync.
   template <class Team>
-  TORCHQP_HD_CALL void lay_out(const Team& team, const ProblemBatch<T>& problem, int64_t member) {
+  TORCHQP_HD_CALL void lay_out(const Team& team, const ProblemBatch<T>& problem, int64_t member,
+                               Scalar** L, Scalar** V) {
     const qp::Solver<Scalar>& solver = members.solver;
     members.load_matrices(team, problem, member);
     qp::lay_out_setup(team, solver);
-    team.single([&] { finite[0] = solver.finite[0]; });
+    team.single([&] {
+      finite[0] = solver.finite[0];
+      *L = solver.dual.schur.factor.L, *V = solver.dual.schur.V;
+    });
     team.for_each(solver.data.shape.mp, [&](int i) { row[i] = solver.scale.row[i]; });
   }
 

@@ -53,24 +53,25 @@ Error solve_batch(const ProblemBatch<T>& problem, const Settings& settings,
   if (problem.size == 0) return {};
   const Settings choice = with_data_precision<T>(settings);
   const bool outside = libraries && prefers_libraries(problem.dims);
-  const auto solve = [&](auto precision, bool retry) {
+  const auto solve = [&](auto precision) {
     using Scalar = decltype(precision);
-    if (outside && (!retry || skips_single(problem.dims))) {
+    constexpr bool kRetry = sizeof(Scalar) != sizeof(T);
+    if (outside && (!kRetry || skips_single(problem.dims))) {
       const Kernels& table = kernels_for<T>(true);
-      return solve_with_libraries<Scalar>(retry ? table.setup_retry : table.setup, problem, choice,
+      return solve_with_libraries<Scalar>(kRetry ? table.setup_retry : table.setup, problem, choice,
                                           solution, device, workspace, stream, libraries);
     }
     const LaunchPlan plan = plan_solve<Scalar>(problem.dims, problem.size, device);
     const Kernels& table = kernels_for<T>(plan.wide);
-    return launch(retry ? table.retry : table.solve, plan, workspace, stream, problem, choice,
+    return launch(kRetry ? table.retry : table.solve, plan, workspace, stream, problem, choice,
                   solution);
   };
   if constexpr (sizeof(T) == sizeof(double)) {
-    return solve(T(), false);
+    return solve(T());
   } else {
     if (!skips_single(problem.dims))
-      if (const Error error = solve(T(), false)) return error;
-    return solve(double(), true);
+      if (const Error error = solve(T())) return error;
+    return solve(double());
   }
 }
 

@@ -16,8 +16,6 @@
 #include "core/settings.hpp"
 #include "cuda/device.hpp"
 
-namespace torchqp::cuda {}  // namespace torchqp::cuda
-
 struct cublasContext;      // what a cublasHandle_t
 struct cusolverDnContext;  // and a cusolverDnHandle_t point to
 
@@ -57,8 +55,7 @@ size_t solve_workspace_bytes(const Dims& dims, int64_t size, const Device& devic
 
 /// Solves the whole batch. `problem` and `solution` point to device memory. Same outcome as
 /// cpu::solve_batch over the whole batch: to the bit, but for the rounding of a set-up that libraries
-/// compute, if there are any: in the dual form, from where the factor of an active set no longer fits
-/// into the shared memory of a block. No error for an empty batch.
+/// compute, if there are any: see prefers_libraries. No error for an empty batch.
 template <class T>
 Error solve_batch(const ProblemBatch<T>& problem, const Settings& settings,
                   const SolutionBatch<T>& solution, const Device& device, void* workspace,

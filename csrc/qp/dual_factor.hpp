@@ -97,6 +97,20 @@ struct DualSchur {
         X(arena.take(int64_t{s.mp} * s.pp, Heat::kSetup)),
         T(arena.take(int64_t{s.mp} * s.mp, Heat::kSystem)) {}
 
+  /// L = Q and V = A: what factor_equalities works on. Team: shared out; ends without a sync.
+  template <class Team>
+  TORCHQP_HD void take_equalities(const Team& team, const Data<Scalar>& data) const {
+    team.for_each(shape.np * shape.np, [&](int i) { factor.L[i] = data.Q[i]; });
+    team.for_each(shape.pp * shape.np, [&](int i) { V[i] = data.A[i]; });
+  }
+
+  /// G below A in V: what form works on. Team: shared out; ends without a sync.
+  template <class Team>
+  TORCHQP_HD void take_rows(const Team& team, const Data<Scalar>& data) const {
+    Scalar* V_G = V + int64_t{shape.pp} * shape.np;
+    team.for_each(shape.mp * shape.np, [&](int i) { V_G[i] = data.G[i]; });
+  }
+
   /// Factors Q and A Q^-1 A'. Returns where Q is safely positive definite.
   ///
   /// Team: every lane calls; the data are visible to all on entry; ends with a sync.
@@ -104,8 +118,7 @@ struct DualSchur {
   TORCHQP_HD_CALL MaskOf<Scalar> factor_equalities(const Team& team,
                                                    const Data<Scalar>& data) const {
     const Shape& s = shape;
-    team.for_each(s.np * s.np, [&](int i) { factor.L[i] = data.Q[i]; });
-    team.for_each(s.pp * s.np, [&](int i) { V[i] = data.A[i]; });
+    take_equalities(team, data);
     team.template sync<Site::kDualSetup>();
     linalg::factor_cholesky<linalg::Pivot::kRequire>(team, factor.L, s.np, s.np, factor.inverse_L,
                                                      definite_v<Scalar>);
@@ -140,8 +153,7 @@ struct DualSchur {
   template <class Team>
   TORCHQP_HD_CALL void form(const Team& team, const Data<Scalar>& data) const {
     const Shape& s = shape;
-    Scalar* V_G = V + int64_t{s.pp} * s.np;
-    team.for_each(s.mp * s.np, [&](int i) { V_G[i] = data.G[i]; });
+    take_rows(team, data);
     team.template sync<Site::kDualSetup>();
     project(team, s.mp, X, s.pp, T, s.mp);
   }

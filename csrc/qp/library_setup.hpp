@@ -18,20 +18,17 @@ TORCHQP_BEGIN_ISA_NAMESPACE
 
 /// From the matrices as they were loaded to what the library works on.
 ///
-///   out  scale.row, finite
+///   out  L  [np, np]  V  [pp + mp, np]  of DualSchur; scale.row  [mp], finite  [1]
 ///
 /// Team: every lane calls; entry like that of DualForm::scale_rows; ends without a sync.
 template <class Team, class Scalar>
 TORCHQP_HD_CALL void lay_out_setup(const Team& team, const Solver<Scalar>& solver) {
   const Data<Scalar>& data = solver.data;
-  const Shape& s = data.shape;
   const DualSchur<Scalar>& schur = solver.dual.schur;
   solver.dual.scale_rows(team);
-  team.for_each(s.np * s.np, [&](int i) { schur.factor.L[i] = data.Q[i]; });
-  team.for_each(s.pp * s.np, [&](int i) { schur.V[i] = data.A[i]; });
+  schur.take_equalities(team, data);
   team.template sync<Site::kDualSetup>();
-  Scalar* V_G = schur.V + int64_t{s.pp} * s.np;
-  team.for_each(s.mp * s.np, [&](int i) { V_G[i] = data.G[i]; });
+  schur.take_rows(team, data);
   const auto finite = detail::finite_matrices(team, data);  // scaled rows are finite as they were
   team.single(
       [&] { solver.finite[0] = select(finite, broadcast<Scalar>(1), broadcast<Scalar>(0)); });
@@ -39,8 +36,9 @@ TORCHQP_HD_CALL void lay_out_setup(const Team& team, const Solver<Scalar>& solve
 
 /// The factor of the equalities' system and what it leaves of the rows of G.
 ///
-///   in/out  K, X
-///   out     inverse_K
+///   in/out  K          [pp, pp]  its lower triangle, rows DualFactor::rows apart
+///   in/out  X          [mp, pp]
+///   out     inverse_K  [pp]      0 where a row depends on those before it
 ///
 /// Team: every lane calls; K and X are visible to all on entry; ends with a sync.
 template <class Team, class Scalar>
@@ -54,8 +52,9 @@ TORCHQP_HD_CALL void couple_setup(const Team& team, const Solver<Scalar>& solver
 
 /// The end of the set-up, once T is there.
 ///
-///   in   factored  whether the library found Q positive definite
-///   out  definite, inverse_L
+///   in   factored   whether the library found Q positive definite; where not, L is anything
+///   out  definite   [1]  1 where Q is positive definite by definite_v too, else 0
+///   out  inverse_L  [np]
 ///
 /// Team: every lane calls with equal arguments; Q and L are visible to all on entry; ends with a sync
 /// before what it writes: that is visible after the next.

@@ -11,8 +11,9 @@
 namespace torchqp::torch_ops {
 namespace {
 
-/// The handles that no thread has at the moment, by device. They are never destroyed: when a process
-/// ends, the driver may be gone before its threads.
+/// The handles that no thread has at the moment, by device. torch has such a pool too, in a library
+/// that it opens when its own linear algebra first runs (libtorch_cuda_linalg), not to be linked to.
+/// They are never destroyed: when a process ends, the driver may be gone before its threads.
 class FreeHandles {
  public:
   static FreeHandles& all() {

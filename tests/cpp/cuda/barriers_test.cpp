@@ -84,9 +84,8 @@ TEST(Barriers, EveryOneBetweenMembersIsMissedWhenItIsOff) {
     for (bool with_factor : {false, true}) cases.push_back(kkt_case(name, batch, with_factor));
     cases.push_back(kkt_case(name + ", failed", batch, false, 2));
   }
-  for (bool bounds : {false, true}) {
+  for (bool bounds : {false, true})
     cases.push_back(solve_case("troubled", support::troubled_batch<double>(bounds).batch, false));
-  }
   const auto between_members = [](const support::Barrier& barrier) {
     return barrier.place().rfind("member_", 0) == 0;
   };

@@ -52,29 +52,41 @@ struct Schedule {
   }
 };
 
-/// The memory of one team, split as the plan says; guarded and poisoned.
+/// The memory of one team, split as a LaunchPlan or a Split says; guarded and poisoned. Cold memory
+/// may be a given place in a workspace.
 template <class Scalar>
 class TeamMemory {
  public:
-  explicit TeamMemory(const LaunchPlan& plan) {
-    head = scratch_.get<unsigned char>(static_cast<size_t>(plan.head_bytes));
-    const auto scalars = [](int64_t bytes) { return static_cast<size_t>(bytes) / sizeof(Scalar); };
-    arena.overlays = true;
+  template <class Plan>
+  explicit TeamMemory(const Plan& plan, Scalar* cold = nullptr) {
+    const auto scalars = [&](int64_t bytes) {
+      return scratch_.get<Scalar>(static_cast<size_t>(bytes) / sizeof(Scalar));
+    };
+    head_ = scratch_.get<unsigned char>(static_cast<size_t>(plan.head_bytes));
+    if (cold == nullptr) cold = scalars(plan.cold_bytes);
+    arena_.overlays = true;
     if (plan.hot) {
-      arena.coldest = plan.coldest;
-      arena.block = scratch_.get<Scalar>(scalars(plan.hot_bytes));
-      arena.cold_block = scratch_.get<Scalar>(scalars(plan.cold_bytes));
+      arena_.coldest = plan.coldest;
+      arena_.block = scalars(plan.hot_bytes), arena_.cold_block = cold;
     } else {
-      arena.block = scratch_.get<Scalar>(scalars(plan.cold_bytes));
+      arena_.block = cold;
     }
   }
   bool intact() const { return scratch_.intact(); }
 
-  unsigned char* head;
-  qp::Arena<Scalar> arena;
+  /// What the team works with, as a kernel makes it. Every lane calls; ends with a sync.
+  template <class Object, class... Arguments>
+  Object& make(const support::FiberTeam& team, const Arguments&... arguments) {
+    Object& object = *reinterpret_cast<Object*>(head_);
+    team.single([&] { new (&object) Object(arguments..., arena_); });
+    team.template sync<Site::kLoad>();
+    return object;
+  }
 
  private:
   support::Scratch scratch_;
+  unsigned char* head_;
+  qp::Arena<Scalar> arena_;
 };
 
 /// What solve_kernel does, in the precision of Scalar; all teams on the lanes of `grid`.
@@ -87,12 +99,9 @@ void emulate_solve(const ProblemBatch<T>& problem, const Settings& settings,
   const int64_t count = plan.blocks * plan.teams;
   for (int64_t index = 0; index < count; ++index) {
     TeamMemory<Scalar> memory(plan);
-    auto& members = *reinterpret_cast<Members*>(memory.head);
     grid.run([&](const Team& team) {
-      team.single([&] {
-        new (&members) Members(qp::Shape::of<Team, Scalar>(problem.dims), settings, memory.arena);
-      });
-      team.template sync<Site::kLoad>();
+      const auto shape = qp::Shape::of<Team, Scalar>(problem.dims);
+      auto& members = memory.template make<Members>(team, shape, settings);
       solve_groups(team, members, problem, out, retry, {index, count}, [] {});
     });
     EXPECT_TRUE(memory.intact());
@@ -124,11 +133,9 @@ void emulate_kkt(const KktBatch<T>& system, const LaunchPlan& plan, support::Fib
   const int64_t count = plan.blocks * plan.teams;
   for (int64_t index = 0; index < count; ++index) {
     TeamMemory<T> memory(plan);
-    auto& members = *reinterpret_cast<Members*>(memory.head);
     grid.run([&](const Team& team) {
-      team.single(
-          [&] { new (&members) Members(qp::adjoint_shape<Team, T>(system.dims), memory.arena); });
-      team.template sync<Site::kLoad>();
+      const auto shape = qp::adjoint_shape<Team, T>(system.dims);
+      auto& members = memory.template make<Members>(team, shape);
       for (int64_t i = index; i < system.size; i += count) members.run(team, system, i);
     });
     EXPECT_TRUE(memory.intact());

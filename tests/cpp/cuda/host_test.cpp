@@ -35,10 +35,6 @@ const Dims kLarge[] = {{200, 150, 30, false, true},
                        {200, 0, 0},
                        {100, 180, 20, true, true}};
 
-/// Handles that no one looks into.
-const Libraries kLibraries{reinterpret_cast<cublasContext*>(0x8000),
-                           reinterpret_cast<cusolverDnContext*>(0x9000)};
-
 /// The functions that one pass over members of these sizes calls.
 std::vector<Function> calls_of_pass(const Dims& dims) {
   using enum Function;

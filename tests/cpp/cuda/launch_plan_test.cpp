@@ -88,6 +88,16 @@ TEST(LaunchPlan, SmallProblemsLieInSharedMemoryWhole) {
   EXPECT_EQ(plan.workspace_bytes, 0);
 }
 
+TEST(LaunchPlan, TheFactorOfAnActiveSetIsInSharedMemoryUpTo138Rows) {
+  for (int n : {100, 138, 139, 160, 170}) {
+    const LaunchPlan plan = plan_solve<double>(dims_of(n, n, 0), 1000, kDevice);
+    ASSERT_TRUE(plan.hot) << n;
+    EXPECT_EQ(plan.coldest >= qp::Heat::kFactor, n <= 138) << n;
+    EXPECT_EQ(prefers_libraries(dims_of(n, n, 0)), n > 160) << n;
+    EXPECT_EQ(prefers_libraries(dims_of(n / 2, n - 1, 1)), n > 160) << n;
+  }
+}
+
 TEST(LaunchPlan, AnyBatchFits) {
   const int64_t huge = int64_t{1} << 40;
   for (int n : {1, 10, 100, 1000}) {

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "cuda/kernel_table.hpp"
+#include "cuda/solve_batch.hpp"
 
 namespace torchqp::cuda {
 
@@ -73,6 +74,10 @@ struct Runtime {
 
 /// What the functions write to.
 Runtime& runtime();
+
+/// Handles that no one looks into.
+inline const Libraries kLibraries{reinterpret_cast<cublasHandle_t>(0x8000),
+                                  reinterpret_cast<cusolverDnHandle_t>(0x9000)};
 
 /// Notes a call; whether it is the one that fails.
 bool fails(Call call);

@@ -9,10 +9,6 @@
 
 namespace torchqp::cuda {
 
-/// Handles that no one looks into.
-inline const Libraries kLibraries{reinterpret_cast<cublasHandle_t>(0x10),
-                                  reinterpret_cast<cusolverDnHandle_t>(0x20)};
-
 /// Runs the launches of solve_with_libraries, a block after the other, on the lanes of `grid`.
 template <class Scalar, class T>
 class SetupLaunches {
@@ -37,39 +33,22 @@ class SetupLaunches {
   /// What the kernel of `kind` does. Shared memory is as another block left it: poisoned.
   void run_block(const Call& call, Kind kind, const Split& split, unsigned char* workspace,
                  int64_t index) {
-    support::Scratch scratch;
-    auto* head = scratch.get<unsigned char>(static_cast<size_t>(split.head_bytes));
-    qp::Arena<Scalar> arena;
-    arena.overlays = true;
-    auto* const cold = reinterpret_cast<Scalar*>(workspace + index * split.cold_bytes);
-    if (split.hot) {
-      arena.coldest = split.coldest;
-      arena.block = scratch.get<Scalar>(static_cast<size_t>(split.hot_bytes) / sizeof(Scalar));
-      arena.cold_block = cold;
-    } else {
-      arena.block = cold;
-    }
-    auto& setup = *reinterpret_cast<Setup*>(head);
-    const auto begin = [&](const Team& team, const Dims& dims, const Settings& settings) {
-      team.single([&] { new (&setup) Setup(qp::Shape::of<Team, Scalar>(dims), settings, arena); });
-      team.template sync<Site::kLoad>();
+    TeamMemory<Scalar> memory(split,
+                              reinterpret_cast<Scalar*>(workspace + index * split.cold_bytes));
+    const auto begin = [&](const Team& team, const Dims& dims, const Settings& settings) -> Setup& {
+      return memory.template make<Setup>(team, qp::Shape::of<Team, Scalar>(dims), settings);
     };
     if (kind == Kind::kCouple) {
-      grid_.run([&](const Team& team) {
-        begin(team, call.parameter<Dims>(0), Settings{});
-        setup.couple(team);
-      });
+      grid_.run(
+          [&](const Team& team) { begin(team, call.parameter<Dims>(0), Settings{}).couple(team); });
     } else if (kind == Kind::kLayOut) {
       const auto problem = call.parameter<ProblemBatch<T>>(0);
       const auto group = call.parameter<int64_t>(1) + index;
       const auto pointers = call.parameter<SetupPointers<Scalar>>(2);
       grid_.run([&](const Team& team) {
-        begin(team, problem.dims, Settings{});
-        team.single([&] {
-          const qp::DualSchur<Scalar>& schur = setup.members.solver.dual.schur;
-          pointers.L[index] = schur.factor.L, pointers.V[index] = schur.V;
-        });
-        setup.lay_out(team, problem, first_of_group(problem, group));
+        begin(team, problem.dims, Settings{})
+            .lay_out(team, problem, first_of_group(problem, group), pointers.L + index,
+                     pointers.V + index);
       });
     } else {
       ASSERT_EQ(kind, Kind::kFinish);
@@ -80,12 +59,12 @@ class SetupLaunches {
       const int info = call.parameter<const int*>(5)[index];
       const bool retry = sizeof(Scalar) != sizeof(T);
       grid_.run([&](const Team& team) {
-        begin(team, problem.dims, settings);
+        Setup& setup = begin(team, problem.dims, settings);
         setup.take(team, info, first_of_group(problem, group));
         solve_groups(team, setup.members, problem, out, retry, {group, call.grid.x, rounds}, [] {});
       });
     }
-    EXPECT_TRUE(scratch.intact());
+    EXPECT_TRUE(memory.intact());
   }
 
   support::FiberGrid& grid_;

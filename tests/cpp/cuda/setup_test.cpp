@@ -33,13 +33,14 @@ double distance(const T* got, const T* expected, int64_t count) {
   return error / size;
 }
 
+/// What another order of the set-up's sums may change. At most 6e-13 and 7e-6 were seen here.
 template <class T>
 constexpr double kTolerance = sizeof(T) == 8 ? 1e-12 : 3e-5;
 
 /// Each member of `got` is what the CPU says: status, values, sides that hold.
 template <class T>
-void expect_cpu_outcomes(const ProblemBatch<T>& problem, const QpSolutions<T>& got,
-                         double tolerance = kTolerance<T>) {
+void expect_cpu_outcomes(const ProblemBatch<T>& problem, const QpSolutions<T>& got) {
+  constexpr double tolerance = kTolerance<T>;
   const Dims& dims = problem.dims;
   QpSolutions<T> expected(dims, problem.size, true);
   cpu::solve_members(problem, default_settings<T>(), expected, 0, problem.size);
@@ -54,7 +55,7 @@ void expect_cpu_outcomes(const ProblemBatch<T>& problem, const QpSolutions<T>& g
     EXPECT_TRUE(std::equal(got.active(i), got.active(i) + dims.m, expected.active(i)));
     // A factor in another precision than the data's is not kept.
     if (!is_solved(expected.status(i)) || (sizeof(T) == 4 && skips_single(dims))) continue;
-    EXPECT_LE(distance(got.factor(i), expected.factor(i), factor_size(dims)), 100 * tolerance);
+    EXPECT_LE(distance(got.factor(i), expected.factor(i), factor_size(dims)), tolerance);
   }
 }
 

@@ -121,6 +121,9 @@ TEST(Barriers, EveryOneIsMissedWhenItIsOff) {
   std::cout << report.table();
   for (const std::string& place : report.unreached_places("qp"))
     EXPECT_EQ(place.rfind("library_setup.hpp:", 0), 0u) << place;  // of cuda/setup_teams_test.cpp
+  std::set<Site> names = {Site::kLoad, Site::kStore};              // of cuda
+  for (const support::Barrier& barrier : report.barriers) names.insert(barrier.site);
+  EXPECT_EQ(names.size(), static_cast<size_t>(Site::kCount)) << "names that no case waits at";
   if (support::kThreadSanitizer) {
     EXPECT_EQ(report.unnoticed_places(), std::vector<std::string>{});
     return;

@@ -363,9 +363,9 @@ void FiberGrid::run_lanes(void (*body)(void*, const FiberTeam&), void* context) 
     if (!together) {
       if (__tsan_acquire) __tsan_acquire(&grid.finish_object);
       const std::string message = grid.report(lanes_);
+      // What an abandoned lane did came before all that follows: switches that do order.
       for (int i = 0; i < lanes_ && __tsan_switch_to_fiber; ++i) {
-        __tsan_switch_to_fiber(grid.lanes[i].tsan_fiber,
-                               0);  // what it did is done: an ordered switch
+        __tsan_switch_to_fiber(grid.lanes[i].tsan_fiber, 0);
         __tsan_switch_to_fiber(grid.main_tsan_fiber, 0);
       }
       for (int i = 0; i < lanes_; ++i) {  // a stack that was abandoned half way is not used again

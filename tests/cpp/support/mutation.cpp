@@ -80,16 +80,20 @@ std::vector<std::string> BarrierReport::unreached_places(const std::string& fold
   for (const Barrier& barrier : barriers) reached.insert(barrier.place());
   const std::regex waits("(sync|max_all|add_all|sums)<Site::");
   std::vector<std::string> places;
+  int found = 0;
   const auto sources = std::filesystem::path(__FILE__).parent_path() / "../../../csrc" / folder;
   for (const auto& entry : std::filesystem::directory_iterator(sources)) {
     if (entry.path().extension() != ".hpp") continue;
     std::ifstream file(entry.path());
     std::string line;
     for (int number = 1; std::getline(file, line); ++number) {
+      if (!std::regex_search(line, waits)) continue;
       const std::string place = entry.path().filename().string() + ":" + std::to_string(number);
-      if (std::regex_search(line, waits) && reached.count(place) == 0) places.push_back(place);
+      if (reached.count(place) == 0) places.push_back(place);
+      ++found;
     }
   }
+  if (found == 0) throw std::logic_error("no barrier in " + sources.string());
   return places;
 }
 

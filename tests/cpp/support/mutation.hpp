@@ -17,7 +17,8 @@ struct BarrierReport {
       missed_by;  ///< of each, the first case that its absence changes and how, or ""
 
   std::vector<Barrier> unnoticed() const;
-  /// "file:line" of each barrier in the headers of this folder of csrc that was not waited at.
+  /// "file:line" of each barrier in the headers of this folder of csrc that was not waited at. Throws
+  /// std::logic_error where they have none.
   std::vector<std::string> unreached_places(const std::string& folder) const;
   /// "file:line" of each unnoticed barrier.
   std::vector<std::string> unnoticed_places() const;

@@ -21,14 +21,12 @@ MODES = ("kkt", "smoothed", "lpgd")
 SOLUTION = torchqp.Solution._fields
 # What rounding in another order may change, relative to the largest entry.
 ROUNDING = {torch.float64: 1e-10, torch.float32: 1e-3}
-
-
 # What a solution says of how it was found, which may differ where the set-up was rounded otherwise.
 OF_THE_WAY = ("iterations", "residuals")
 
 
 def has_library_setup(problem: dict[str, Any]) -> bool:
-    """As ``prefers_libraries`` in csrc/cuda/solve_batch.hpp, of problems with a dense Q."""
+    """As ``prefers_libraries`` in csrc/cuda/launch_plan.hpp, of problems with a dense Q."""
     n = problem["q"].shape[-1]
     m, p = (problem[k].shape[-2] if problem.get(k) is not None else 0 for k in ("G", "A"))
     bounds = any(problem.get(k) is not None for k in ("lb", "ub"))

@@ -19,10 +19,13 @@ from torchqp import testing
 
 pytestmark = pytest.mark.gpu
 OUTCOME = [name for name in SOLUTION if name not in OF_THE_WAY]
+# How much more a gradient may move than a solution. On the CPU, where the matrices of the problem
+# below move by four roundings, gradients move by 7e-5, 3e-2 and 8e-4 in float32.
+GROWTH = {"kkt": 1, "smoothed": 100, "lpgd": 10}
 
 
 def large(family, n, batch, dtype=torch.float64, seed=1):
-    """Problems of more rows or variables than a block has a factor of."""
+    """Problems whose set-up is for libraries."""
     problem = testing.make(family, n, batch, seed=seed, dtype=dtype)
     assert has_library_setup(problem)
     return problem
@@ -49,7 +52,7 @@ def test_values_are_the_cpus_to_rounding(family, n, dtype, device):
     names = OUTCOME
     if family in ("linear", "degenerate", "semidefinite"):
         names = ["z", "status"]  # several multipliers may belong to a vertex
-    assert_equal(here, there, names, 10 * ROUNDING[dtype])
+    assert_equal(here, there, names, ROUNDING[dtype])
 
 
 @pytest.mark.parametrize("backward", MODES)
@@ -57,7 +60,7 @@ def test_gradients_are_the_cpus_to_rounding(backward, dtype, device):
     problem = large("optnet", 170, 3, dtype)
     (here, expected), (there, found) = pullbacks(problem, device, backward=backward)
     assert_equal(here, there, OUTCOME, ROUNDING[dtype])
-    assert_equal(expected, found, expected.keys(), 1e3 * ROUNDING[dtype])
+    assert_equal(expected, found, expected.keys(), GROWTH[backward] * ROUNDING[dtype])
 
 
 @pytest.mark.parametrize("shared", [("Q", "G"), ("Q", "q", "G")])
